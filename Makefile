@@ -1,0 +1,82 @@
+# make demo    real data to recommendations, in an environment of its own
+# make test    every test, in an environment of its own
+# make help    the rest
+
+PYTHON ?= python3
+DEMO   := .venv-demo
+VENV   := .venv
+BIN    := $(VENV)/bin
+ROW    ?=
+TORCH  := $(shell grep '^torch==' constraints.txt)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+# Two test processes with one thread each are quicker than one process with two.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test soak lint format mutants wheel docs \
+        bench-accuracy bench-ablations bench-speed clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
+
+# Plain pip takes PyTorch with gigabytes of CUDA on Linux; the demo and the tests need none of it.
+# Where PyTorch's own index cannot be reached, the ordinary one is asked.
+define install_torch
+	$(1)/bin/pip install --quiet --retries 0 --timeout 5 --index-url $(CPU_INDEX) $(TORCH) 2>/dev/null \
+	  || $(1)/bin/pip install --quiet -c constraints.txt torch
+endef
+
+$(DEMO)/.ready: pyproject.toml constraints.txt
+	@echo "Installing AttRec into $(DEMO) (once) ..."
+	@$(PYTHON) -m venv $(DEMO)
+	@$(call install_torch,$(DEMO))
+	@$(DEMO)/bin/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Installing AttRec and the test tools into $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(call install_torch,$(VENV))
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(DEMO)/.ready ## MovieLens 100K to recommendations, figures and pictures
+	@OMP_NUM_THREADS= $(DEMO)/bin/attrec demo
+
+test: $(VENV)/.ready ## all tests, with coverage
+	@$(BIN)/pytest -n 2 -m "not soak" --cov --cov-report=term:skip-covered --cov-fail-under=95
+
+soak: $(VENV)/.ready ## the long checks
+	@$(BIN)/pytest -m soak
+
+lint: $(VENV)/.ready ## style, strict types, layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.ready ## bring the code into form
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+mutants: $(VENV)/.ready ## break the code on purpose, one line at a time: the tests must see it
+	@$(BIN)/python -m tests.mutants.run $(ROW)
+
+wheel: $(VENV)/.ready ## build the wheel and try it in an empty environment
+	@bash .ci/wheel
+
+docs: $(VENV)/.ready ## write the generated pages again
+	@$(BIN)/python -m docs.generate
+
+bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name again
+	@$(BIN)/python -m benchmarks.accuracy.run $(ROW)
+
+bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name again
+	@$(BIN)/python -m benchmarks.ablations.run $(ROW)
+
+bench-speed: $(VENV)/.ready ## the training step against eager PyTorch
+	@$(BIN)/python -m benchmarks.speed.run $(ROW)
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(DEMO) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist demo

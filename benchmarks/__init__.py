@@ -1,0 +1,1 @@
+"""What is claimed about AttRec is measured here; see docs/benchmarks.md."""

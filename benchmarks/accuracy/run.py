@@ -1,0 +1,142 @@
+"""make bench-accuracy: the rows of rows.toml, each on its own, resumable seed by seed.
+
+python -m benchmarks.accuracy.run            the rows that have no result yet
+python -m benchmarks.accuracy.run ROW ...    these rows, again
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attrec.api import WITHOUT_RETRAINING, baselines, train_on
+from attrec.baselines import item_counts
+from attrec.config import Options
+from attrec.data.cases import encode_cases
+from attrec.data.ragged import Ragged
+from attrec.data.splits import Split
+from attrec.data.vocabulary import Vocabulary
+from attrec.evaluation.evaluate import evaluate_systems
+from attrec.evaluation.ranking import Ranking
+from benchmarks.data import load_split
+from benchmarks.rows import read_row, write_row
+
+ROWS = Path(__file__).with_name("rows.toml")
+CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
+
+
+def run_row(name: str, row: dict[str, Any]) -> None:
+    """Measure one row and write it."""
+    torch.set_num_threads(1)
+    options = Options.of(row["preset"], **row.get("options", {}))
+    split = load_split(row["data"], options.protocol)
+    vocabulary = Vocabulary.fit(split.train_and_validation)
+    runs = [_seed(name, split, options.with_(seed=seed), vocabulary) for seed in row["seeds"]]
+    evaluation = evaluate_systems(
+        {
+            "attrec": [run["retrained"] for run in runs],
+            WITHOUT_RETRAINING: [run["first"] for run in runs],
+            **baselines(split.train_and_validation, vocabulary),
+        },
+        encode_cases(split.test, split.log, vocabulary),
+        options.protocol,
+        item_counts(split.train_and_validation, vocabulary),
+        split.protocol,
+    )
+    found = evaluation.to_dict()
+    write_row(
+        "accuracy",
+        name,
+        {
+            "data": {
+                "name": row["data"],
+                "log_sha256": split.log.fingerprint(),
+                "users": split.log.num_users,
+                "items": split.log.num_items,
+                "events": len(split.log),
+                "split": split.counts,
+            },
+            "protocol": found["protocol"],
+            "config": options.to_dict(),
+            "seeds": row["seeds"],
+            "metrics": found["systems"]["attrec"],
+            "systems": found["systems"],
+            "differences": found["differences"],
+            "slices": found["slices"],
+            "counts": found["counts"],
+            "new_users": found["new_users"],
+            "valid": [run["figures"] for run in runs],
+            "cost": {
+                "train_seconds": float(np.mean([run["seconds"] for run in runs])),
+                "epochs": [run["best_epoch"] for run in runs],
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "threads": 1,
+            },
+        },
+    )
+    print(evaluation, flush=True)
+
+
+def _seed(name: str, split: Split, options: Options, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Train one seed, or find it trained; the best epoch is chosen on validation alone."""
+    key = json.dumps([name, options.to_dict(), split.log.fingerprint()], sort_keys=True)
+    path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    if not path.exists():
+        started = time.perf_counter()
+        first = train_on(split.train, options, validate_on=split)
+        best = first.run.best_epoch
+        last = train_on(split.train_and_validation, options, num_epochs=best)
+        seconds = time.perf_counter() - started
+        rankings = {
+            "first": first.ranking(split, options.protocol, vocabulary),
+            "retrained": last.ranking(split, options.protocol, vocabulary),
+        }
+        arrays = {"best_epoch": best, "seconds": seconds}
+        for which, ranking in rankings.items():
+            arrays |= {
+                f"{which}_ranks": ranking.ranks.values,
+                f"{which}_offsets": ranking.ranks.offsets,
+                f"{which}_top": ranking.top_items,
+            }
+        figures = json.dumps(first.run.epochs[best - 1].validation)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path.with_suffix(".part.npz"), figures=np.array(figures), **arrays)
+        path.with_suffix(".part.npz").replace(path)
+        print(f"{name} seed {options.train.seed}: epoch {best}, {seconds:.0f} s, {figures}",
+              flush=True)  # fmt: skip
+    with np.load(path) as found:
+        return {
+            "best_epoch": int(found["best_epoch"]),
+            "seconds": float(found["seconds"]),
+            "figures": json.loads(str(found["figures"])),
+            **{
+                which: Ranking(
+                    Ragged(found[f"{which}_ranks"], found[f"{which}_offsets"]),
+                    found[f"{which}_top"],
+                )
+                for which in ("first", "retrained")
+            },
+        }
+
+
+def main() -> None:
+    """Run the rows asked for, or those that are missing."""
+    rows = tomllib.loads(ROWS.read_text(encoding="utf-8"))
+    asked = sys.argv[1:] or [name for name in rows if read_row("accuracy", name) is None]
+    for name in asked:
+        if name not in rows:
+            raise SystemExit(f"no row {name!r}; rows: {', '.join(rows)}")
+        run_row(name, rows[name])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""One result, one file: written whole or not at all, and read by the pages that show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+LIBRARIES = ("attrec", "torch", "numpy", "duckdb")
+
+
+def row_path(benchmark: str, row: str) -> Path:
+    """Return where the row is kept."""
+    return RESULTS / benchmark / f"{row}.json"
+
+
+def read_row(benchmark: str, row: str) -> dict[str, Any] | None:
+    """Read a row, or None where there is none yet."""
+    path = row_path(benchmark, row)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
+    """Write a row with its machine, versions, commit and date."""
+    path = row_path(benchmark, row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {
+        "benchmark": benchmark,
+        "row": row,
+        **content,
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        json.dump(whole, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+    Path(file.name).replace(path)
+    print(f"wrote {path.relative_to(RESULTS.parent)}", flush=True)
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine in the words that a figure needs beside it."""
+    model = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    return {"system": platform.system(), "processor": model, "cpus": os.cpu_count()}
+
+
+def commit() -> str:
+    """Return the commit the figures were measured at, marked where the tree had changes."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=RESULTS.parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

@@ -1,0 +1,84 @@
+"""One measurement in a process of its own, so that its peak memory is its own.
+
+python -m benchmarks.speed.worker SHAPE STEP THREADS NUM_STEPS prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+
+from attrec.config import ModelConfig, TrainConfig
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import Sequences
+from attrec.model.network import AttRecNetwork
+from attrec.training.step import Batch, TrainingStep, make_step
+from attrec.training.trainer import epoch_batches
+from benchmarks.speed.eager import EagerStep
+
+SHAPES = {
+    # users, items, events: ML-1M's, and a catalogue of a million items.
+    "ml-1m": (6040, 3416, 999_611),
+    "1m-items": (100_000, 1_000_000, 2_000_000),
+}
+MODEL = ModelConfig(embedding_dim=100, window_length=5)
+TRAIN = TrainConfig(num_targets=3, batch_size=1000, norm_clipping=True, l2=0.0)
+
+
+def simulated(shape: str) -> Sequences:
+    """Histories of the shape's size; items by Zipf's law, as in a real catalogue."""
+    num_users, num_items, num_events = SHAPES[shape]
+    rng = np.random.default_rng(0)
+    weights = 1.0 / np.arange(10, num_items + 10)
+    items = rng.choice(num_items, size=num_events, p=weights / weights.sum()).astype(np.int32)
+    lengths = np.full(num_users, num_events // num_users)
+    lengths[: num_events - lengths.sum()] += 1
+    return Sequences(Ragged.from_lengths(items, lengths))
+
+
+def prepare(
+    shape: str, step: str, dtype: torch.dtype = torch.float32
+) -> tuple[TrainingStep, list[Batch]]:
+    """Return the step and 60 batches of the first epoch."""
+    num_users, num_items, _ = SHAPES[shape]
+    data = simulated(shape)
+    network = AttRecNetwork(MODEL, num_users, num_items, dtype=dtype)
+    batches = []
+    for batch in epoch_batches(data, network, TRAIN, 1):
+        batches.append(batch)
+        if len(batches) == 60:
+            break
+    if step == "eager":
+        return EagerStep(network, MODEL, TRAIN), batches
+    return make_step(network, TRAIN, plain=step == "plain"), batches
+
+
+def main() -> None:
+    """Measure and print."""
+    shape, name, threads, num_steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    torch.set_num_threads(threads)
+    step, batches = prepare(shape, name)
+    for batch in batches[:3]:
+        step(batch)
+    started = time.perf_counter()
+    for number in range(num_steps):
+        step(batches[number % len(batches)])
+    seconds = time.perf_counter() - started
+    print(
+        json.dumps(
+            {
+                "windows_per_second": num_steps * TRAIN.batch_size / seconds,
+                "milliseconds_per_step": 1000 * seconds / num_steps,
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

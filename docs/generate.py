@@ -1,0 +1,261 @@
+"""Write the pages that are made, never typed: CLI and API reference, options, figures.
+
+python -m docs.generate            writes them
+A test holds that what lies in the repository is what this writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+
+import attrec
+from attrec.cli import app
+from attrec.config import PRESETS, option_specs
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+MADE = "<!-- made by docs/generate.py: do not edit -->\n\n"
+
+
+def cli_page() -> str:
+    """Make the reference of the command line from its own help."""
+    lines = ["# Command line", "", "Every command prints its help with `--help`; with `--json` it "
+             "prints JSON. A mistake in the input gets one sentence and exit code 2.", ""]  # fmt: skip
+    root = typer.main.get_command(app)
+    for path, command in _commands(root, ["attrec"]):
+        lines += [f"## {' '.join(path)}", "", (command.help or "").strip(), ""]
+        context = click.Context(command, info_name=" ".join(path))
+        usage = command.get_usage(context).removeprefix("Usage: ")
+        lines += ["```text", " ".join(usage.split()), "```", ""]
+        rows = [_parameter(p, context) for p in command.params if p.name != "help"]
+        lines += ["| argument | meaning |", "| --- | --- |", *rows, ""] if rows else []
+    return "\n".join(lines)
+
+
+def options_page() -> str:
+    """Make the table of options from their declarations."""
+    lines = [
+        "# Options", "",
+        "Declared once in `attrec.config`; each is a flag of `attrec train` (`--window-length`), a "
+        "key of the TOML file given with `--config`, and an argument of `attrec.fit`. Flags and "
+        "arguments override the file, the file overrides the preset.", "",
+        "| option | table | default | meaning |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
+    lines += [
+        f"| `{s.name}` | `[{s.section}]` | `{_plain(s.default)}` | {_cell(s.doc)} |"
+        for s in option_specs()
+    ]
+    lines += ["", "Presets:", "", "| preset | sets |", "| --- | --- |"]
+    for name, values in PRESETS.items():
+        lines.append(
+            f"| `{name}` | {', '.join(f'`{k} = {_plain(v)}`' for k, v in values.items())} |"
+        )
+    example = 'preset = "paper-sparse"\n\n[model]\nwindow_length = 9\n\n[train]\nseed = 1\n\n'
+    example += '[protocol]\nsplit = "global-time"'
+    return "\n".join([*lines, "", "A file for `--config`:", "", "```toml", example, "```", ""])
+
+
+def api_page() -> str:
+    """Make the reference of the public names from their docstrings."""
+    lines = ["# Python", "", "Everything public is in `attrec` itself.", ""]
+    for name in attrec.__all__:
+        thing = getattr(attrec, name)
+        lines += [f"## {name}", ""]
+        if not inspect.isclass(thing):
+            lines += ["```python", f"attrec.{name}{_signature(thing)}", "```", ""]
+        lines += ["```text", inspect.getdoc(thing) or "", "```", ""]
+        if inspect.isclass(thing):
+            for member, value in inspect.getmembers(thing):
+                public = not member.startswith("_") and callable(value)
+                if public and member in vars(thing) and inspect.getdoc(value):
+                    lines += [f"### {name}.{member}", "", "```python",
+                              f"{member}{_signature(value)}", "```", "",
+                              "```text", inspect.getdoc(value) or "", "```", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def accuracy_page() -> str:
+    """Make the accuracy page from the result files."""
+    lines = ["# Accuracy", "", _intro("accuracy.md"), ""]
+    for row in _rows("accuracy"):
+        cost, data = row["cost"], row["data"]
+        lines += [f"## {row['row']}", "", f"{row['protocol']}.", ""]
+        lines += _systems_table(row["systems"], row["differences"])
+        if row.get("new_users"):
+            lines += ["", "Users without a trained row, by fold-in:", ""]
+            lines += _systems_table(row["new_users"]["systems"], row["new_users"]["differences"])
+        lines += [
+            "",
+            f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events; seeds "
+            f"{', '.join(map(str, row['seeds']))}, best epochs {', '.join(map(str, cost['epochs']))}; "
+            f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread of "
+            f"{row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
+            f"Again: `make bench-accuracy ROW={row['row']}`.",
+            "",
+        ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def ablations_page() -> str:
+    """Make the ablations page: figures from the result files, words from ablations.words.md."""
+    lines = ["# Ablations", "", _intro("ablations.md"), ""]
+    metrics = ("hit_rate@10", "hit_rate@50", "ndcg@10", "mrr")
+    by_data: dict[str, list[dict[str, Any]]] = {}
+    for row in _rows("ablations"):
+        by_data.setdefault(row["row"].split(".")[0], []).append(row)
+    for data, rows in by_data.items():
+        rows.sort(key=lambda r: (not r["row"].endswith(".paper"), -r["metrics"]["mrr"]["mean"]))
+        lines += [f"## {data}", "", f"{rows[0]['protocol']}.", ""]
+        lines += ["| variant | " + " | ".join(metrics) + " | best epoch |",
+                  "| --- |" + " --- |" * (len(metrics) + 1)]  # fmt: skip
+        for row in rows:
+            cells = []
+            for metric in metrics:
+                difference = row["minus_paper"].get(metric)
+                cell = f"{row['metrics'][metric]['mean']:.4f}"
+                if difference:
+                    cell += f" ({difference['mean']:+.4f}{'**\\***' if difference['excludes_zero'] else ''})"
+                cells.append(cell)
+            name = row["row"].split(".", 1)[1]
+            lines.append(f"| {name} | {' | '.join(cells)} | {row['cost']['best_epoch']} |")
+        lines += [""]
+    words = DOCS / "ablations.words.md"
+    return "\n".join([*lines, words.read_text(encoding="utf-8") if words.exists() else ""])
+
+
+def speed_page() -> str:
+    """Make the speed page from the result files."""
+    lines = ["# Speed", "", _intro("speed.md"), ""]
+    lines += ["| row | eager, windows/s | shipped, windows/s | ratio (lowest – highest pair) | "
+              "memory, shipped / eager |", "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for row in _rows("speed"):
+        figures = row["metrics"]
+        if "ratio_to_eager" not in figures:
+            continue
+        ratio, speed = figures["ratio_to_eager"], figures["windows_per_second"]
+        lines.append(
+            f"| {row['row']} | {speed['eager']['median']:,.0f} | {speed['shipped']['median']:,.0f} | "
+            f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
+            f"{figures['memory_ratio_to_eager']:.2f} |"
+        )
+    for row in _rows("speed"):
+        if "ratio_to_eager" in row["metrics"]:
+            continue
+        lines += ["", f"## {row['row']}", "", f"{row['protocol']}.", ""]
+        lines += ["| what | largest relative difference |", "| --- | --- |"]
+        lines += [f"| {k.replace('_', ' ')} | {v:.1e} |" for k, v in row["metrics"].items()]
+    for row in _rows("speed")[:1]:
+        lines += [
+            "",
+            f"Measured on {row['machine']['processor']}, {row['machine']['cpus']} CPUs, "
+            f"PyTorch {row['versions']['torch']}, {row['date']}, commit `{row['commit']}`.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "options.md": options_page,
+    "api.md": api_page,
+    "accuracy.md": accuracy_page,
+    "ablations.md": ablations_page,
+    "speed.md": speed_page,
+}
+
+
+def page(name: str) -> str:
+    """Return the whole text of a made page."""
+    text = PAGES[name]()
+    return MADE + "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
+
+
+def _intro(name: str) -> str:
+    return {
+        "accuracy.md": "What the paper's model reaches, with 95 % intervals over users. Every option "
+        "was chosen on validation; the test part was looked at once. “not retrained” is "
+        "trained on the training part alone and is the row to compare published figures with. "
+        "A star: the paired difference of the first row from this one excludes zero.",
+        "ablations.md": "The paper's model with one thing changed, one seed. In parentheses the "
+        "paired difference from the paper's model; a star where its 95 % interval excludes zero.",
+        "speed.md": "The shipped training step beside a plain eager PyTorch step "
+        "([benchmarks/speed/eager.py](../benchmarks/speed/eager.py)): dense tables, autograd, "
+        "`torch.optim.Adagrad`. Alternating processes; only ratios within a run count. "
+        "Again: `make bench-speed`.",
+    }[name]
+
+
+def _systems_table(systems: dict[str, Any], differences: dict[str, Any]) -> list[str]:
+    first = next(iter(systems.values()))
+    wanted = [m for m in first if m.startswith(("hit_rate", "ndcg"))]
+    metrics = [*wanted, "mrr", *[m for m in first if m.startswith(("coverage", "novelty"))]]
+    lines = [f"| | {' | '.join(metrics)} |", "| --- |" + " --- |" * len(metrics)]
+    for name, figures in systems.items():
+        cells = []
+        for metric in metrics:
+            figure = figures[metric]
+            cell = f"{figure['mean']:.4f}"
+            if "low" in figure:
+                star = differences.get(name, {}).get(metric, {}).get("excludes_zero")
+                cell += f" [{figure['low']:.4f}, {figure['high']:.4f}]{'**\\***' if star else ''}"
+            cells.append(cell)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _rows(benchmark: str) -> list[dict[str, Any]]:
+    paths = sorted((RESULTS / benchmark).glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _commands(command: Any, path: list[str]) -> list[tuple[list[str], Any]]:
+    if not hasattr(command, "commands"):
+        return [(path, command)]
+    return [
+        found for name, sub in command.commands.items() for found in _commands(sub, [*path, name])
+    ]
+
+
+def _parameter(parameter: Any, context: Any) -> str:
+    if parameter.param_type_name == "argument":
+        name = f"`{parameter.make_metavar(context)}`"
+    else:
+        names = [*parameter.opts, *parameter.secondary_opts]
+        metavar = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
+        name = f"`{' / '.join(names)}{metavar}`".replace("|", "\\|")
+    return f"| {name} | {_cell(_unmarked(parameter.help or ''))} |"
+
+
+def _unmarked(text: str) -> str:
+    return re.sub(r"\[/?dim\]", "", text).replace("\\[", "[")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def _signature(thing: Any) -> str:
+    text = str(inspect.signature(thing))
+    return re.sub(r"<[^<>]*>", "…", text)
+
+
+def main() -> None:
+    """Write all pages."""
+    for name in PAGES:
+        (DOCS / name).write_text(page(name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

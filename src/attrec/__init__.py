@@ -1,0 +1,41 @@
+"""AttRec: next-item recommendation with self-attention in a metric space.
+
+>>> import attrec
+>>> log = attrec.simulate("community", num_users=60, num_items=40, seed=0)
+>>> result = attrec.fit(log, max_epochs=2, embedding_dim=8)
+>>> len(result.recommender.recommend(log.user_ids[0], k=3))
+3
+"""
+
+from attrec.api import FitResult, Listener, evaluate, fit
+from attrec.config import ModelConfig, Options, ProtocolConfig, TrainConfig
+from attrec.data.datasets import fetch
+from attrec.data.interactions import InteractionLog
+from attrec.data.items import read_item_titles
+from attrec.data.reading import read_interactions
+from attrec.data.simulate import simulate
+from attrec.errors import AttRecError
+from attrec.evaluation.evaluate import Evaluation
+from attrec.recommender import Recommender
+
+load = Recommender.load
+
+__all__ = [
+    "AttRecError",
+    "Evaluation",
+    "FitResult",
+    "InteractionLog",
+    "Listener",
+    "ModelConfig",
+    "Options",
+    "ProtocolConfig",
+    "Recommender",
+    "TrainConfig",
+    "evaluate",
+    "fetch",
+    "fit",
+    "load",
+    "read_interactions",
+    "read_item_titles",
+    "simulate",
+]

@@ -1,0 +1,373 @@
+"""The verbs: `fit` brings a log to a recommender, `evaluate` judges one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
+from attrec.config import Options, ProtocolConfig
+from attrec.data.cases import Cases, encode_cases
+from attrec.data.interactions import InteractionLog
+from attrec.data.ragged import Ragged
+from attrec.data.reading import read_interactions
+from attrec.data.sequences import Sequences, last_items
+from attrec.data.splits import HeldOut, Split, split_log
+from attrec.data.vocabulary import Vocabulary
+from attrec.errors import DeviceError
+from attrec.evaluation.comparison import rank_in_lists, read_lists
+from attrec.evaluation.evaluate import Evaluation, evaluate_systems
+from attrec.evaluation.metrics import MISSED, per_user
+from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
+from attrec.explain import attention_profile
+from attrec.model.network import AttRecNetwork
+from attrec.recommender import Recommender
+from attrec.retrieval.vectors import NetworkScorer
+from attrec.training.trainer import Epoch, Progress, TrainingRun, train
+
+PROFILE_WINDOWS = 5000
+"""Windows that the training report reads the attention from."""
+
+WITHOUT_RETRAINING = "attrec, not retrained"
+
+
+class Listener:
+    """Told how a `fit` gets on; every method may be overridden, none has to be."""
+
+    def phase(self, name: str) -> None:
+        """Begin a phase: splitting, training, retraining, judging."""
+
+    def progress(self, progress: Progress) -> None:
+        """Tell that a step was taken."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Tell that an epoch ended."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network with the vocabulary it was trained over."""
+
+    network: AttRecNetwork
+    vocabulary: Vocabulary
+    run: TrainingRun
+    make_scorer: Callable[[AttRecNetwork], Scorer] = NetworkScorer
+
+    def cases(self, held_out: HeldOut, log: InteractionLog) -> Cases:
+        """Encode held-out users by this vocabulary."""
+        return encode_cases(held_out, log, self.vocabulary)
+
+    def ranking(
+        self, split: Split, config: ProtocolConfig, catalogue: Vocabulary | None = None
+    ) -> Ranking:
+        """Rank the test targets in this vocabulary's catalogue.
+
+        With ``catalogue`` the lists are numbered as that vocabulary numbers its items.
+        """
+        ranking = rank_targets(
+            self.make_scorer(self.network),
+            self.cases(split.test, split.log),
+            self.vocabulary.num_items,
+            filter_seen=config.filter_seen,
+            ties=config.ties,
+            top_k=max(config.cutoffs),
+        )
+        if catalogue is None:
+            return ranking
+        place = np.append(catalogue.encode_items(self.vocabulary.item_ids), -1).astype(np.int32)
+        return Ranking(ranking.ranks, place[ranking.top_items])
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """What `fit` returns.
+
+    Attributes
+    ----------
+    recommender : Recommender
+        The model to save and to ask.
+    evaluation : Evaluation
+        Test figures beside the baselines'; without the retraining too.
+    validation_run : TrainingRun
+        Every epoch of the training that was stopped early.
+    best_epoch : int
+        The epoch validation chose, and the length of the retraining.
+    counts : dict
+        What the split held out, ties, users and items lost.
+    attention : dict
+        Entropy of the attention and its share of content; see `attention_profile`.
+    """
+
+    recommender: Recommender
+    evaluation: Evaluation
+    validation_run: TrainingRun
+    best_epoch: int
+    counts: dict[str, int | float]
+    attention: dict[str, Any] = field(default_factory=dict)
+
+
+def fit(
+    log: InteractionLog | Any,
+    *,
+    preset: str | None = None,
+    config_file: str | Path | None = None,
+    options: Options | None = None,
+    test: InteractionLog | Any | None = None,
+    titles: Mapping[str, str | None] | None = None,
+    listener: Listener | None = None,
+    **overrides: Any,
+) -> FitResult:
+    """Bring an interaction log to a recommender, and say how good it is.
+
+    The default protocol: train on the training part, stop early on validation, train once more on
+    train + validation for the epochs found best, and only then look at the test part, once.
+
+    Parameters
+    ----------
+    log : InteractionLog, path or frame
+        Anything that `read_interactions` takes.
+    preset, config_file, **overrides
+        Options; see `Options.of`.
+    options : Options, optional
+        All options at once, in place of these.
+    test : InteractionLog, path or frame, optional
+        A given test file; ``log`` is then the training file, and validation is each user's last
+        event of it.
+    titles : mapping, optional
+        Title of an item by the text of its id.
+    listener : Listener, optional
+        Told about progress.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    ConfigError, DataError, DeviceError
+    """
+    chosen = options or Options.of(preset, config_file, **overrides)
+    told = listener or Listener()
+    _check_metric(chosen.train.selection_metric)
+    with _threads(chosen.train.threads):
+        told.phase("splitting")
+        split = split_log(as_log(log), chosen.protocol, None if test is None else as_log(test))
+        told.phase("training")
+        first = train_on(split.train, chosen, validate_on=split, listener=told)
+        last, best = first, first.run.best_epoch
+        if chosen.train.retrain:
+            told.phase("retraining")
+            last = train_on(split.train_and_validation, chosen, num_epochs=best, listener=told)
+        told.phase("judging")
+        before_test = split.train_and_validation if chosen.train.retrain else split.train
+        systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(last.network)}
+        if chosen.train.retrain:
+            systems[WITHOUT_RETRAINING] = first.ranking(split, chosen.protocol, last.vocabulary)
+        evaluation = evaluate_systems(
+            {**systems, **baselines(before_test, last.vocabulary)},
+            last.cases(split.test, split.log),
+            chosen.protocol,
+            item_counts(before_test, last.vocabulary),
+            split.protocol,
+        )
+        recommender = _recommender(last, split, chosen, titles)
+        windows = last_items(recommender.histories.histories, chosen.model.window_length)
+        attention = attention_profile(last.network, windows[:PROFILE_WINDOWS])
+    recommender.record.update(
+        trained_on="train + validation" if chosen.train.retrain else "train",
+        log_fingerprint=split.log.fingerprint(),
+        given_test_file=test is not None,
+        best_epoch=best,
+        step=last.run.step,
+        epochs=[asdict(epoch) for epoch in first.run.epochs],
+        counts=split.counts,
+        attention=attention,
+        test=evaluation.to_dict(),
+    )
+    return FitResult(recommender, evaluation, first.run, best, split.counts, attention)
+
+
+def evaluate(
+    recommender: Recommender,
+    log: InteractionLog | Any,
+    *,
+    test: InteractionLog | Any | None = None,
+    compare: str | Path | None = None,
+    with_baselines: bool = True,
+    **overrides: Any,
+) -> Evaluation:
+    """Judge a recommender on the test part of a log, cut as it was for its training.
+
+    Parameters
+    ----------
+    recommender : Recommender
+    log : InteractionLog, path or frame
+        The log it was trained on. Of another log, events that it was trained on may be judged.
+    test : InteractionLog, path or frame, optional
+        A given test file.
+    compare : path, optional
+        Anybody's recommendations, a file with user, item and rank; judged beside, differences
+        tested in pairs of users.
+    with_baselines : bool
+        Judge popularity, recent popularity and Markov too.
+    **overrides
+        Options of the protocol: ``cutoffs``, ``filter_seen``, ``ties``, ….
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ConfigError, DataError
+    """
+    config = recommender.options.with_(**overrides).protocol
+    split = split_log(as_log(log), config, None if test is None else as_log(test))
+    vocabulary = recommender.vocabulary
+    retrained = recommender.record.get("trained_on") != "train"
+    before_test = split.train_and_validation if retrained else split.train
+    cases = encode_cases(split.test, split.log, vocabulary)
+    words = split.protocol
+    fingerprint = recommender.record.get("log_fingerprint")
+    if fingerprint is not None and fingerprint != split.log.fingerprint():
+        words += "; NOT the log of the training: its test events may have been learnt from"
+    systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(recommender.network)}
+    if compare is not None:
+        lists = read_lists(compare)
+        users = split.log.user_ids[split.test.user_codes]
+        compared = rank_in_lists(lists, cases, users, vocabulary, max(config.cutoffs))
+        systems[Path(compare).name] = compared.ranking
+        words += f"; {compared.in_words}"
+    if with_baselines:
+        systems.update(baselines(before_test, vocabulary))
+    return evaluate_systems(systems, cases, config, item_counts(before_test, vocabulary), words)
+
+
+def train_on(
+    log: InteractionLog,
+    options: Options,
+    *,
+    num_epochs: int | None = None,
+    validate_on: Split | None = None,
+    listener: Listener | None = None,
+    network_class: type[AttRecNetwork] = AttRecNetwork,
+    make_scorer: Callable[[AttRecNetwork], Scorer] = NetworkScorer,
+) -> Trained:
+    """Train a network on all events of ``log``.
+
+    Parameters
+    ----------
+    log : InteractionLog
+    options : Options
+    num_epochs : int, optional
+        Exactly so many.
+    validate_on : Split, optional
+        Judge its validation users after each epoch; stop early and keep the best state.
+    listener : Listener, optional
+    network_class : type
+        The network, or a subclass with other equations.
+    make_scorer : callable
+        How such a network is judged.
+    """
+    told = listener or Listener()
+    vocabulary = Vocabulary.fit(log)
+    network = network_class(
+        options.model, vocabulary.num_users, vocabulary.num_items, seed=options.train.seed
+    ).to(_device(options.train.device))
+    judge = None
+    if validate_on is not None:
+        cases = encode_cases(validate_on.validation, validate_on.log, vocabulary)
+
+        def judge(network: AttRecNetwork) -> dict[str, float]:
+            return _validation_figures(make_scorer(network), cases, network.num_items, options)
+
+    run = train(
+        network,
+        Sequences.from_log(log, vocabulary),
+        options.train,
+        num_epochs=num_epochs,
+        validate=judge,
+        on_progress=told.progress,
+        on_epoch=told.epoch,
+    )
+    return Trained(network, vocabulary, run, make_scorer)
+
+
+def baselines(log: InteractionLog, vocabulary: Vocabulary) -> dict[str, Scorer]:
+    """Make the three baselines that every report shows, from the events of ``log``."""
+    counts = item_counts(log, vocabulary)
+    return {
+        "popularity": Popularity(counts),
+        "recent popularity": Popularity(recent_item_counts(log, vocabulary), counts),
+        "Markov, first order": Markov(Sequences.from_log(log, vocabulary), counts),
+    }
+
+
+def as_log(source: InteractionLog | Any) -> InteractionLog:
+    """Return ``source`` as a log, reading it where it is a path or a frame."""
+    return source if isinstance(source, InteractionLog) else read_interactions(source)
+
+
+def _validation_figures(
+    scorer: Scorer, cases: Cases, num_items: int, options: Options
+) -> dict[str, float]:
+    ranks = rank_targets(
+        scorer,
+        cases,
+        num_items,
+        filter_seen=options.protocol.filter_seen,
+        ties=options.protocol.ties,
+    ).ranks
+    names = [f"{name}@{k}" for k in options.protocol.cutoffs for name in ("hit_rate", "ndcg")]
+    wanted = dict.fromkeys([options.train.selection_metric, *names, "mrr"])
+    return {name: float(per_user(name, ranks).mean()) for name in wanted}
+
+
+def _recommender(
+    trained: Trained,
+    split: Split,
+    options: Options,
+    titles: Mapping[str, str | None] | None,
+) -> Recommender:
+    """Put model and the whole log's histories together: the newest event counts at once."""
+    vocabulary = trained.vocabulary.with_users_of(split.log)
+    histories = Sequences.from_log(split.log, vocabulary)
+    return Recommender(trained.network, vocabulary, histories, options, titles)
+
+
+def _check_metric(name: str) -> None:
+    per_user(name, Ragged.from_lists([[MISSED]], dtype=np.int64))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(
+            f"device = {name!r} is none that PyTorch knows; take cpu, cuda or auto"
+        ) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"device = {name!r} was asked for and PyTorch {torch.__version__} sees no CUDA device; "
+            "take device = cpu, or install a CUDA build of PyTorch"
+        )
+    return device
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,317 @@
+"""A saved model: one folder of safetensors and JSON, switched from old to new in one step.
+
+::
+
+    model/
+    ├── manifest.json                     what it is, and the name and SHA-256 of every data file
+    ├── tables-<hash>.safetensors         tensors
+    ├── …
+    └── vocabulary-<hash>.json            documents
+
+A data file's name holds the start of its content's hash, so a new file never replaces a different
+one. Data files are written first; replacing ``manifest.json`` is the single switch; then files that
+it no longer names are removed. Whoever stops the writer at any moment leaves the old model or the
+new one, whole. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from attrec.errors import ArtifactError
+
+FORMAT = "attrec-model"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_DATA_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|json)")
+_UNFINISHED = re.compile(r"\.attrec-.*\.tmp")
+
+Tensors = Mapping[str, torch.Tensor]
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What a folder holds.
+
+    Attributes
+    ----------
+    manifest : dict
+        ``format``, ``format_version``, ``attrec_version``, ``created`` (UTC), the caller's
+        ``summary``, and ``files``.
+    tensors : dict of dict of tensor
+        By part, then by name.
+    documents : dict of dict
+        JSON, by part.
+    """
+
+    manifest: dict[str, Any]
+    tensors: dict[str, dict[str, torch.Tensor]]
+    documents: dict[str, dict[str, Any]]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the caller of `save_artifact` wrote about the model."""
+        summary: dict[str, Any] = self.manifest["summary"]
+        return summary
+
+
+def attrec_version() -> str:
+    """Return the installed version of this package."""
+    return importlib.metadata.version("attrec")
+
+
+def save_artifact(
+    folder: str | Path,
+    *,
+    summary: Document,
+    tensors: Mapping[str, Tensors],
+    documents: Mapping[str, Document],
+) -> None:
+    """Write a folder, or replace the artifact that it holds.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it is missing.
+    summary : JSON-able mapping
+        Stands in the manifest.
+    tensors : mapping of mapping of tensor
+        A safetensors file for each part; part names are lower-case letters.
+    documents : mapping of JSON-able mapping
+        A JSON file for each part.
+
+    Raises
+    ------
+    ArtifactError
+        The folder holds something else, or cannot be written.
+    """
+    path = Path(folder)
+    _check_ours(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        files = {
+            part: _put(path, part, "safetensors", _tensor_writer(content))
+            for part, content in tensors.items()
+        }
+        for part, document in documents.items():
+            files[part] = _put(path, part, "json", _json_writer(document))
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "attrec_version": attrec_version(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "summary": dict(summary),
+            "files": files,
+        }
+        _flush_folder(path)
+        _write_unfinished(path, _json_writer(manifest, indent=2)).replace(path / MANIFEST)
+        _flush_folder(path)
+        _remove_unnamed(path, {entry["name"] for entry in files.values()})
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: the model cannot be written ({error.strerror or error}); "
+            "choose a folder that is writable and has room"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: the model's record cannot be written as JSON ({error}); "
+            "give texts, finite numbers, lists and mappings"
+        ) from error
+
+
+def load_artifact(folder: str | Path) -> Artifact:
+    """Read what `save_artifact` wrote, and check every byte of it.
+
+    Raises
+    ------
+    ArtifactError
+        There is no artifact, it is damaged, or its format is newer than this version reads.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    documents: dict[str, dict[str, Any]] = {}
+    for part, entry in manifest["files"].items():
+        file = _checked_file(path, entry)
+        try:
+            if file.suffix == ".json":
+                documents[part] = _object(json.loads(file.read_bytes()))
+            else:
+                tensors[part] = load_file(file)
+        except (SafetensorError, ValueError, OSError, RecursionError) as error:
+            raise _damaged(file, f"cannot be read: {error}") from error
+    return Artifact(manifest, tensors, documents)
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read ``manifest.json`` alone and check format, version and the form of its entries.
+
+    Raises
+    ------
+    ArtifactError
+        As for `load_artifact`.
+    """
+    file = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{folder}: there is no saved model ({MANIFEST} is missing); give the folder that "
+            "`attrec train` or Recommender.save wrote"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file, f"cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{file}: is not the manifest of an AttRec model (no format {FORMAT!r}); give the "
+            "folder that `attrec train` or Recommender.save wrote"
+        )
+    _check_version(file, manifest)
+    entries = manifest.get("files")
+    if not (
+        isinstance(entries, dict)
+        and isinstance(manifest.get("summary"), dict)
+        and all(_is_entry(entry) for entry in entries.values())
+    ):
+        raise _damaged(file, "its summary or its list of files has not the form of format 1")
+    return manifest
+
+
+def _check_version(file: Path, manifest: dict[str, Any]) -> None:
+    version = manifest.get("format_version")
+    if type(version) is not int or version < 1:
+        raise _damaged(file, f"format_version is {version!r}, not a whole number from 1")
+    if version > FORMAT_VERSION:
+        writer = manifest.get("attrec_version", "a later version")
+        raise ArtifactError(
+            f"{file}: format {version} was written by attrec {writer}, and this attrec "
+            f"{attrec_version()} reads up to format {FORMAT_VERSION}; "
+            f"run: pip install --upgrade 'attrec>={writer}'"
+        )
+
+
+def _is_entry(entry: Any) -> bool:
+    """Tell whether an entry names a plain data file inside the folder, with hash and size."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and _DATA_NAME.fullmatch(entry["name"]) is not None
+        and isinstance(entry.get("sha256"), str)
+        and type(entry.get("bytes")) is int
+    )
+
+
+def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
+    file: Path = folder / entry["name"]
+    try:
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise _damaged(file, f"has {size} bytes where {entry['bytes']} were written")
+        if _sha256(file) != entry["sha256"]:
+            raise _damaged(file, "its SHA-256 is not the one in the manifest")
+    except OSError as error:
+        raise _damaged(file, f"cannot be read: {error.strerror}") from error
+    return file
+
+
+def _object(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise ValueError("it holds no JSON object")
+    return document
+
+
+def _damaged(file: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"{file}: is damaged ({what}); copy the whole folder again, or retrain")
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a path that holds something that `save_artifact` did not write."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file; give a folder for the model")
+    names = [entry.name for entry in folder.iterdir()]
+    if MANIFEST in names:
+        try:
+            read_manifest(folder)
+        except ArtifactError as error:
+            raise ArtifactError(f"{error}; or save to another folder") from error
+    elif not all(_DATA_NAME.fullmatch(name) or _UNFINISHED.fullmatch(name) for name in names):
+        raise ArtifactError(
+            f"{folder}: holds something that is not an AttRec model ({min(names)}, …); give a new "
+            "or an empty folder"
+        )
+
+
+def _put(folder: Path, part: str, suffix: str, write: Callable[[Path], None]) -> dict[str, Any]:
+    """Write one data file under the name of its content; return its manifest entry."""
+    unfinished = _write_unfinished(folder, write)
+    digest = _sha256(unfinished)
+    name = f"{part}-{digest[:16]}.{suffix}"
+    size = unfinished.stat().st_size
+    unfinished.replace(folder / name)
+    return {"name": name, "sha256": digest, "bytes": size}
+
+
+def _write_unfinished(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Write a temporary file through to the disk; it is removed when writing fails."""
+    path = folder / f".attrec-{uuid.uuid4().hex}.tmp"
+    try:
+        write(path)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _tensor_writer(tensors: Tensors) -> Callable[[Path], None]:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return lambda path: save_file(plain, path)
+
+
+def _json_writer(document: Document, indent: int | None = None) -> Callable[[Path], None]:
+    text = json.dumps(document, indent=indent, allow_nan=False)
+
+    def write(path: Path) -> None:
+        path.write_text(text + "\n", encoding="ascii")
+
+    return write
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can (not on Windows)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_unnamed(folder: Path, keep: set[str]) -> None:
+    for entry in list(folder.iterdir()):
+        ours = _DATA_NAME.fullmatch(entry.name) or _UNFINISHED.fullmatch(entry.name)
+        if ours and entry.name not in keep:
+            entry.unlink()

@@ -1,0 +1,396 @@
+"""The command line: thin. It reads arguments, calls the library and prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from attrec.errors import AttRecError, RequestError
+from attrec.flags import with_options
+from attrec.screen import (
+    console,
+    print_batch,
+    print_counts,
+    print_evaluation,
+    print_info,
+    print_pairs,
+    print_recommendations,
+    print_slices,
+)
+
+EXIT_USER_ERROR = 2
+
+app = typer.Typer(
+    name="attrec",
+    help="Next-item recommendation with self-attention: from an event log to recommendations, "
+    "how good they are, and why each was made.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(
+    help="Public data sets and simulated logs.", no_args_is_help=True, rich_markup_mode="rich"
+)
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Log = Annotated[
+    str,
+    typer.Argument(
+        metavar="LOG",
+        help="A file of events (CSV, TSV, ::, Parquet, .inter, or lines 'user item item …'), or "
+        "the name of a public data set such as ml-100k.",
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A folder that train wrote.", show_default=False)
+]
+TestFile = Annotated[
+    Path | None,
+    typer.Option("--test", metavar="FILE", help="A given test file; LOG is then for training."),
+]
+UserColumn = Annotated[
+    str | None,
+    typer.Option("--user", metavar="COLUMN", help="Column of users (or sessions), or its number.",
+                 rich_help_panel="Columns"),
+]  # fmt: skip
+ItemColumn = Annotated[
+    str | None,
+    typer.Option("--item", metavar="COLUMN", help="Column of items, or its number.",
+                 rich_help_panel="Columns"),
+]  # fmt: skip
+TimeColumn = Annotated[
+    str | None,
+    typer.Option("--time", metavar="COLUMN", help="Column of times, or its number; without one "
+                 "the order of the rows counts.", rich_help_panel="Columns"),
+]  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line; a user's error is one sentence and exit code 2."""
+    try:
+        app()
+    except AttRecError as error:
+        Console(stderr=True).print(f"attrec: {error}", style="red", markup=False, highlight=False)
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        # The reader of the pipe (head, say) has had enough.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="ml-100k, ml-1m, movietweetings-100k, amazon-beauty "
+                                        "or amazon-video-games.")],
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Fetch a public data set: checksum-verified, cached, from wherever it can be had."""
+    from attrec.data.datasets import fetch
+
+    out = console()
+    found = fetch(name, echo=None if as_json else lambda line: out.print(line, highlight=False))
+    if as_json:
+        _print_json(
+            {
+                "name": found.name,
+                "interactions": str(found.interactions),
+                "items": None if found.items is None else str(found.items),
+            }
+        )
+        return
+    out.print(f"{found.interactions}", highlight=False, soft_wrap=True)
+    if found.items is not None:
+        out.print(f"{found.items}", highlight=False, soft_wrap=True)
+    out.print(f"Next: attrec train {name}", highlight=False)
+
+
+@data_app.command("simulate")
+def data_simulate(
+    kind: Annotated[str, typer.Argument(help="community, tastes, mixed, attention, directed or "
+                                        "random.")] = "mixed",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="CSV file to write.")] = Path(
+        "simulated.csv"
+    ),
+    users: Annotated[int, typer.Option(metavar="N", help="Users.")] = 1000,
+    items: Annotated[int, typer.Option(metavar="N", help="Items.")] = 500,
+    events_per_user: Annotated[int, typer.Option(metavar="N", help="Events of each user.")] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same log.")] = 0,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write a log of any size with planted structure, to see what a model can find."""
+    from attrec.data.reading import write_csv
+    from attrec.data.simulate import simulate
+
+    log = simulate(kind, num_users=users, num_items=items, events_per_user=events_per_user,
+                   seed=seed)  # fmt: skip
+    write_csv(log, out)
+    if as_json:
+        _print_json({"file": str(out), "kind": kind, "events": len(log), "users": log.num_users,
+                     "items": log.num_items})  # fmt: skip
+        return
+    console().print(
+        f"{out}: {len(log):,} events of {log.num_users:,} users and {log.num_items:,} items\n"
+        f"Next: attrec train {out}",
+        highlight=False,
+    )
+
+
+@app.command()
+@with_options("model", "train", "protocol")
+def train(
+    log: Log,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")] =
+        Path("model"),
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="paper-sparse (norm clipping) "
+                                               "or paper-dense (L2).", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of options; flags "
+                                                "override it.")] = None,
+    test: TestFile = None,
+    items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Item file with "
+                                               "titles.")] = None,
+    user: UserColumn = None,
+    item: ItemColumn = None,
+    time: TimeColumn = None,
+    pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the training and "
+                                                  "the attention of a window into it.")] = None,
+    as_json: Json = False,
+    overrides: Any = None,
+) -> None:  # fmt: skip
+    """Train on a log, judge on its held-out part, and save a model that can be asked."""
+    from attrec.api import fit
+    from attrec.config import Options
+    from attrec.progress import ConsoleListener
+
+    options = Options.of(preset, config, **overrides)
+    screen = Console(stderr=True, quiet=True) if as_json else console()
+    columns = {"user": user, "item": item, "time": time}
+    events, titles = _read(log, items, columns)
+    given = None if test is None else _read(str(test), None, columns)[0]
+    screen.print(_log_line(events), highlight=False)
+    for note in events.notes:
+        screen.print(f"  {note}", highlight=False, style="dim")
+    with ConsoleListener(screen) as listener:
+        result = fit(events, options=options, test=given, titles=titles, listener=listener)
+    result.recommender.save(out)
+    if pictures is not None:
+        _draw(result, pictures)
+    if as_json:
+        _print_json({"model": str(out), **result.recommender.info()})
+        return
+    print_evaluation(screen, result.evaluation)
+    print_counts(screen, result)
+    screen.print(f"\nSaved to {out}. Next:", highlight=False)
+    someone = result.recommender.vocabulary.user_ids[0]
+    screen.print(f"  attrec recommend {out} {someone}", highlight=False)
+    screen.print(f"  attrec info {out}", highlight=False)
+
+
+@app.command()
+@with_options("protocol")
+def evaluate(
+    model: Model,
+    log: Log,
+    test: TestFile = None,
+    compare: Annotated[Path | None, typer.Option(metavar="FILE", help="Anybody's recommendations "
+                       "(columns user, item, rank): judged beside, tested in pairs.")] = None,
+    slices: Annotated[bool, typer.Option(help="Figures by length of history and popularity of the "
+                                         "target too.")] = False,
+    user: UserColumn = None,
+    item: ItemColumn = None,
+    time: TimeColumn = None,
+    as_json: Json = False,
+    overrides: Any = None,
+) -> None:  # fmt: skip
+    """Judge a model on the test part of the log it was trained on."""
+    from attrec.api import evaluate as judge
+    from attrec.recommender import Recommender
+
+    columns = {"user": user, "item": item, "time": time}
+    given = None if test is None else _read(str(test), None, columns)[0]
+    events, _ = _read(log, None, columns)
+    found = judge(Recommender.load(model), events, test=given, compare=compare, **overrides)
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    screen = console()
+    print_evaluation(screen, found)
+    if slices:
+        print_slices(screen, found)
+
+
+@app.command()
+def recommend(
+    model: Model,
+    users: Annotated[list[str] | None, typer.Argument(metavar="[USER]...", help="Whom to recommend "
+                     "to.", show_default=False)] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="All users of the model.")] = False,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="A history given now, "
+                       "oldest first: for somebody the model has never met.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="Length of the list.")] = 10,
+    include_seen: Annotated[bool, typer.Option(help="Rank what the user took before, too.")] =
+        False,
+    allow: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Rank only these items.")] =
+        None,
+    deny: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Never rank these items.")] =
+        None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .csv, .jsonl or "
+                                             ".parquet file.")] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Recommend to known users, to a history given now, or to everybody into a file."""
+    from attrec.recommender import Recommender
+
+    served = Recommender.load(model)
+    vocabulary = served.vocabulary
+    limits: dict[str, Any] = {
+        "k": k,
+        "exclude_seen": not include_seen,
+        "allow": _ids(allow, vocabulary.parse_item),
+        "deny": _ids(deny, vocabulary.parse_item),
+    }
+    asked = [vocabulary.parse_user(text) for text in users or []]
+    taken = _ids(history, vocabulary.parse_item)
+    if everybody or out is not None or len(asked) > 1:
+        if taken is not None:
+            raise RequestError(
+                "--history is for one answer on the screen; leave out --all, --out and "
+                "further users"
+            )
+        if not asked and not everybody:
+            raise RequestError("say whom to recommend to: name users, or give --all")
+        table = served.recommend_batch(None if everybody else asked, **limits)
+        if out is not None:
+            table.write(out)
+            console().print(f"{out}: {len(table):,} rows", highlight=False)
+        elif as_json:
+            _print_json([row._asdict() for row in table.rows()])
+        else:
+            print_batch(console(), table)
+        return
+    if not asked and taken is None:
+        raise RequestError("say whom to recommend to: name a user, or give --history or --all")
+    user = asked[0] if asked else None
+    answers = served.recommend(user, history=taken, **limits)
+    if as_json:
+        _print_json([answer.to_dict() for answer in answers])
+        return
+    print_recommendations(console(), served, answers, user, taken)
+
+
+@app.command()
+def explain(
+    model: Model,
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="The item to explain.")],
+    user: Annotated[str | None, typer.Option(metavar="ID", help="For this user.")] = None,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="For this history, oldest "
+                                                "first.")] = None,
+    versus: Annotated[str | None, typer.Option(metavar="ITEM", help="Say why ITEM stands above or "
+                                               "below this one.")] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Say why an item stands where it does: exact parts of its distance, and what pulls it."""
+    from attrec.recommender import Recommender
+
+    served = Recommender.load(model)
+    vocabulary = served.vocabulary
+    found = served.explain(
+        None if user is None else vocabulary.parse_user(user),
+        vocabulary.parse_item(item),
+        history=_ids(history, vocabulary.parse_item),
+        versus=None if versus is None else vocabulary.parse_item(versus),
+    )
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    console().print(str(found), highlight=False, markup=False)
+
+
+@app.command()
+def info(model: Model, as_json: Json = False) -> None:
+    """Say what a saved model is: data, options, figures."""
+    from attrec.recommender import Recommender
+
+    found = Recommender.load(model).info()
+    if as_json:
+        _print_json(found)
+        return
+    print_info(console(), model, found)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: versions, threads, devices, extras, a training step."""
+    from attrec.doctor import examine
+
+    found = examine()
+    if as_json:
+        _print_json(found)
+        return
+    print_pairs(console(), found)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where everything goes.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """MovieLens 100K to recommendations with reasons, figures and pictures; under three minutes."""
+    from attrec.demo import run
+
+    run(folder, console())
+
+
+def _draw(result: Any, folder: Path) -> None:
+    from attrec.report import draw_training, draw_window
+
+    options = result.recommender.options
+    draw_training(
+        result.validation_run.epochs, result.best_epoch, folder / "training.png",
+        metric=options.train.selection_metric,
+    )  # fmt: skip
+    draw_window(result.recommender, folder / "attention.png")
+
+
+def _read(source: str, items: Path | None, columns: Any) -> tuple[Any, Any]:
+    """Read a log, and titles where there are any; a public data set by its name."""
+    from attrec.data.datasets import NAMES, fetch
+    from attrec.data.items import read_item_titles
+    from attrec.data.reading import read_interactions
+
+    path = Path(source)
+    if source in NAMES and not path.exists():
+        found = fetch(source, echo=lambda line: Console(stderr=True).print(line, highlight=False))
+        path, items = found.interactions, items or found.items
+    log = read_interactions(path, **columns)
+    return log, None if items is None else read_item_titles(items)
+
+
+def _log_line(log: Any) -> str:
+    return (
+        f"{log.source}: {len(log):,} events of {log.num_users:,} users and {log.num_items:,} items"
+    )
+
+
+def _ids(text: str | None, parse: Any) -> list[Any] | None:
+    return None if text is None else [parse(part.strip()) for part in text.split(",")]
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,358 @@
+"""Every option, declared once.
+
+The command line's flags, the TOML file's keys and the Python arguments all derive from the fields
+of the three frozen classes below: a field carries its default, its range and its help text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from attrec.errors import ConfigError
+
+Aggregation = Literal["mean", "sum", "max", "min"]
+Pairing = Literal["all", "one-to-one"]
+SplitName = Literal["leave-last-out", "global-time"]
+Ties = Literal["pessimistic", "optimistic", "item-order"]
+
+
+def _option(
+    default: Any,
+    doc: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    even: bool = False,
+    open_low: bool = False,
+) -> Any:
+    """Declare a field: its default, its help text and the closed (or half-open) range it has."""
+    limits = {"doc": doc, "low": low, "high": high, "even": even, "open_low": open_low}
+    return field(default=default, metadata=limits)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the three groups of options share: checks of type and range, and TOML in and out."""
+
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises
+        ------
+        ConfigError
+            A value has the wrong type or lies outside its range.
+        """
+        hints = get_type_hints(type(self))
+        for spec in fields(self):
+            value = _checked(self.section, spec.name, hints[spec.name], getattr(self, spec.name))
+            _check_range(self.section, spec.name, value, dict(spec.metadata))
+            object.__setattr__(self, spec.name, value)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Build from a mapping; an unknown name is an error that offers the nearest one."""
+        names = [spec.name for spec in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise ConfigError(
+                    f"[{cls.section}] has no option {name!r}; {_nearest(name, names)}"
+                )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping of every option."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """What the network is. Paper symbols are given in brackets."""
+
+    section: ClassVar[str] = "model"
+
+    embedding_dim: int = _option(100, "[d] size of every embedding; even", low=2, even=True)
+    window_length: int = _option(5, "[L] most recent items that make the intent", low=1)
+    aggregation: Aggregation = _option(
+        "mean", "how the attention's rows become one intent (6): mean, sum, max or min"
+    )
+    long_term_weight: float = _option(
+        0.2, "[ω] weight of the long-term distance in (10); the intent has 1 − ω", low=0, high=1
+    )
+    dropout: float = _option(
+        0.0,
+        "share of the projected queries' and keys' entries dropped in training",
+        low=0,
+        high=0.99,
+    )
+    init_std: float = _option(
+        0.001, "standard deviation of the embeddings at initialisation", low=0, open_low=True
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """How the network is trained. Paper symbols are given in brackets."""
+
+    section: ClassVar[str] = "train"
+
+    num_targets: int = _option(3, "[T] future items each window predicts", low=1)
+    margin: float = _option(0.3, "[γ] margin of the hinge in (11)", low=0, open_low=True)
+    pairing: Pairing = _option(
+        "all",
+        "pairs of the hinge: all (the double sum of (11)) or one-to-one (the author's code)",
+    )
+    l2: float = _option(0.0, "[λ] L2 penalty on the rows a step touches, W included", low=0)
+    norm_clipping: bool = _option(True, "keep every row of X, V and U in the unit ball (12)")
+    learning_rate: float = _option(0.05, "step size of Adagrad", low=0, open_low=True)
+    initial_accumulator: float = _option(
+        0.05, "where Adagrad's sum of squared gradients starts", low=0
+    )
+    batch_size: int = _option(1000, "windows in a step", low=1)
+    max_epochs: int = _option(50, "passes over all windows, at most", low=1)
+    patience: int = _option(
+        10, "epochs without a better validation figure before training stops; 0 never stops", low=0
+    )
+    selection_metric: str = _option("ndcg@10", "validation figure that chooses the best epoch")
+    retrain: bool = _option(
+        True, "train once more, on train + validation, for the best number of epochs"
+    )
+    seed: int = _option(0, "seed of initialisation, shuffling, negatives and dropout", low=0)
+    threads: int = _option(0, "CPU threads of PyTorch; 0 leaves its own choice", low=0)
+    device: str = _option("cpu", "cpu, cuda, cuda:1, …; auto takes CUDA where it is there")
+
+
+@dataclass(frozen=True)
+class ProtocolConfig(Config):
+    """What is held out and how it is judged."""
+
+    section: ClassVar[str] = "protocol"
+
+    split: SplitName = _option(
+        "leave-last-out",
+        "leave-last-out (each user's last events) or global-time (one cut for everybody)",
+    )
+    held_out_events: int = _option(
+        1, "leave-last-out: events of each user in the test part, and before them in validation",
+        low=1,
+    )  # fmt: skip
+    test_fraction: float = _option(
+        0.1, "global-time: share of all events, the latest, in the test part",
+        low=0, high=0.5, open_low=True,
+    )  # fmt: skip
+    validation_fraction: float = _option(
+        0.1, "global-time: share of all events, before those, in validation",
+        low=0, high=0.5, open_low=True,
+    )  # fmt: skip
+    cutoffs: tuple[int, ...] = _option((10, 50), "lengths of the lists that are judged")
+    filter_seen: bool = _option(True, "leave out of the ranking what the user took before")
+    ties: Ties = _option(
+        "pessimistic",
+        "place of a target among equal distances: pessimistic, optimistic, item-order",
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field, and that the cut-offs are positive and rising."""
+        super().__post_init__()
+        if not self.cutoffs or any(k < 1 for k in self.cutoffs):
+            raise ConfigError(
+                f"[protocol] cutoffs = {list(self.cutoffs)}: give one or more lengths of at least 1"
+            )
+        object.__setattr__(self, "cutoffs", tuple(sorted(set(self.cutoffs))))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper-sparse": {"norm_clipping": True, "l2": 0.0},
+    "paper-dense": {"norm_clipping": False, "l2": 0.001},
+}
+"""Named settings of the paper: what differs from the fields' defaults."""
+
+DEFAULT_PRESET = "paper-sparse"
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    preset: str = DEFAULT_PRESET
+
+    @classmethod
+    def of(
+        cls,
+        preset: str | None = None,
+        file: str | Path | None = None,
+        **overrides: Any,
+    ) -> Options:
+        """Put a run's options together: defaults < preset < TOML file < ``overrides``.
+
+        Parameters
+        ----------
+        preset : str, optional
+            A name of :data:`PRESETS`; without one the file's ``preset``, or ``paper-sparse``.
+        file : path, optional
+            A TOML file with the tables ``[model]``, ``[train]`` and ``[protocol]``.
+        **overrides
+            Any option by its name, whichever table it is in.
+
+        Raises
+        ------
+        ConfigError
+            The preset, a table or an option is unknown, or a value is out of range.
+
+        Examples
+        --------
+        >>> Options.of("paper-dense", window_length=9).model.window_length
+        9
+        """
+        tables = _read_toml(Path(file)) if file is not None else {}
+        chosen = preset or tables.pop("preset", DEFAULT_PRESET)
+        tables.pop("preset", None)
+        if chosen not in PRESETS:
+            raise ConfigError(f"no preset {chosen!r}; {_nearest(str(chosen), list(PRESETS))}")
+        values: dict[str, dict[str, Any]] = {kind.section: {} for kind in _KINDS}
+        for name, value in PRESETS[chosen].items():
+            values[section_of(name)][name] = value
+        for section, table in tables.items():
+            if section not in values or not isinstance(table, dict):
+                raise ConfigError(
+                    f"{file}: {section!r} is no table of options; {_nearest(section, list(values))}"
+                )
+            values[section].update(table)
+        for name, value in overrides.items():
+            values[section_of(name)][name] = value
+        return cls.from_dict({"preset": chosen, **values})
+
+    def with_(self, **overrides: Any) -> Options:
+        """Return a copy with the given options, each by its name, changed."""
+        parts: dict[str, Any] = {kind.section: getattr(self, kind.section) for kind in _KINDS}
+        for name, value in overrides.items():
+            section = section_of(name)
+            parts[section] = replace(parts[section], **{name: value})
+        return replace(self, **parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping; ``Options.from_dict`` reads it back."""
+        sections = {kind.section: getattr(self, kind.section).to_dict() for kind in _KINDS}
+        return {"preset": self.preset, **sections}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Options:
+        """Read what :meth:`to_dict` wrote."""
+        parts: dict[str, Any] = {
+            kind.section: kind.from_dict(values.get(kind.section, {})) for kind in _KINDS
+        }
+        return cls(**parts, preset=str(values.get("preset", DEFAULT_PRESET)))
+
+
+_KINDS: tuple[type[Config], ...] = (ModelConfig, TrainConfig, ProtocolConfig)
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """One declared option, as the command line and the documentation need it."""
+
+    name: str
+    section: str
+    kind: Any
+    default: Any
+    doc: str
+
+
+def option_specs() -> list[OptionSpec]:
+    """List every declared option, in the order of the classes above."""
+    return [
+        OptionSpec(
+            spec.name,
+            kind.section,
+            get_type_hints(kind)[spec.name],
+            spec.default if spec.default is not MISSING else None,
+            spec.metadata["doc"],
+        )
+        for kind in _KINDS
+        for spec in fields(kind)
+    ]
+
+
+def section_of(name: str) -> str:
+    """Return the table that declares option ``name``.
+
+    Raises
+    ------
+    ConfigError
+        No table has it; the nearest name is offered.
+    """
+    names = {spec.name: spec.section for spec in option_specs()}
+    if name not in names:
+        raise ConfigError(f"no option {name!r}; {_nearest(name, list(names))}")
+    return names[name]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML ({error})") from error
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _checked(section: str, name: str, kind: Any, value: Any) -> Any:
+    """Return ``value`` as ``kind``, where that loses nothing."""
+    wrong = ConfigError(f"[{section}] {name} = {value!r}: expected {_kind_in_words(kind)}")
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        raise wrong
+    if get_origin(kind) is tuple:
+        if isinstance(value, list | tuple) and all(type(k) is int for k in value):
+            return tuple(value)
+        raise wrong
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise wrong
+    return value
+
+
+def _kind_in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "a list of whole numbers"
+    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[
+        kind
+    ]
+
+
+def _check_range(section: str, name: str, value: Any, limits: dict[str, Any]) -> None:
+    if isinstance(value, bool | str | tuple):
+        return
+    low, high = limits["low"], limits["high"]
+    too_low = value <= low if limits["open_low"] else value < low
+    if too_low or value > high:
+        relation = "above" if limits["open_low"] else "at least"
+        upper = f" and at most {high:g}" if math.isfinite(high) else ""
+        raise ConfigError(f"[{section}] {name} = {value!r}: must be {relation} {low:g}{upper}")
+    if limits["even"] and value % 2:
+        raise ConfigError(
+            f"[{section}] {name} = {value}: must be even (sine and cosine come in pairs (7, 8)); "
+            f"take {value + 1}"
+        )

@@ -1,0 +1,1 @@
+"""From a file's line to encoded histories. No tensor library is imported in here."""

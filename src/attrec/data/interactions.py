@@ -1,0 +1,176 @@
+"""An interaction log in external ids: who took what, and when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attrec.errors import DataError
+
+IdArray = npt.NDArray[Any]
+"""External ids: int64, or object holding ``str``."""
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionLog:
+    """Events in the order of their source, ids stored once and referred to by code.
+
+    Parameters
+    ----------
+    user_ids : (M,) int64 or object (str)
+        The distinct users, sorted.
+    item_ids : (N,) int64 or object (str)
+        The distinct items, sorted.
+    user_codes : (E,) int32
+        Position of each event's user in ``user_ids``.
+    item_codes : (E,) int32
+        Position of each event's item in ``item_ids``.
+    timestamps : (E,) float64 or None
+        Time of each event in the source's unit; None where the source has none, and then the
+        order of the rows is the order in time.
+    source : str
+        Where the events came from, for messages.
+    notes : tuple of str
+        What a reader assumed and a person should know ("no header: columns by position").
+    """
+
+    user_ids: IdArray
+    item_ids: IdArray
+    user_codes: npt.NDArray[np.int32]
+    item_codes: npt.NDArray[np.int32]
+    timestamps: npt.NDArray[np.float64] | None = None
+    source: str = "the log"
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_columns(
+        cls,
+        users: Sequence[Any] | IdArray,
+        items: Sequence[Any] | IdArray,
+        timestamps: Sequence[float] | npt.NDArray[Any] | None = None,
+        *,
+        source: str = "the log",
+    ) -> InteractionLog:
+        """Build a log from three columns of equal length (ids: integers or strings).
+
+        Examples
+        --------
+        >>> log = InteractionLog.from_columns(["a", "b", "a"], [7, 7, 9], [1, 2, 3])
+        >>> log.num_users, log.num_items, len(log)
+        (2, 2, 3)
+        """
+        user_ids, user_codes = _distinct(users)
+        item_ids, item_codes = _distinct(items)
+        times = None if timestamps is None else np.asarray(timestamps, dtype=np.float64)
+        if len(user_codes) != len(item_codes) or (times is not None and len(times) != len(items)):
+            raise DataError(
+                f"{source}: the columns have {len(user_codes)} users, {len(item_codes)} items and "
+                f"{len(item_codes) if times is None else len(times)} timestamps; "
+                "give columns of equal length"
+            )
+        return cls(user_ids, item_ids, user_codes, item_codes, times, source)
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.user_codes)
+
+    @property
+    def num_users(self) -> int:
+        """Number of distinct users in the id table."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Number of distinct items in the id table."""
+        return len(self.item_ids)
+
+    def take(self, rows: npt.NDArray[Any]) -> InteractionLog:
+        """Return the events ``rows`` (positions or flags); the id tables stay as they are."""
+        return replace(
+            self,
+            user_codes=self.user_codes[rows],
+            item_codes=self.item_codes[rows],
+            timestamps=None if self.timestamps is None else self.timestamps[rows],
+        )
+
+    def time_order(self) -> npt.NDArray[np.int64]:
+        """(E,) int64: rows by user, then time; equal times keep the order of their rows."""
+        if self.timestamps is None:
+            return np.argsort(self.user_codes, kind="stable")
+        return np.lexsort((self.timestamps, self.user_codes))
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over ids, events and times: equal logs, equal fingerprints."""
+        digest = hashlib.sha256()
+        for ids in (self.user_ids, self.item_ids):
+            for start in range(0, len(ids), 65536):
+                digest.update("\x1f".join(map(str, ids[start : start + 65536])).encode())
+            digest.update(b"\x1e")
+        for column in (self.user_codes, self.item_codes, self.timestamps):
+            digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
+
+def concatenate(first: InteractionLog, second: InteractionLog) -> InteractionLog:
+    """Append ``second`` to ``first`` over one id table.
+
+    Raises
+    ------
+    DataError
+        One log has integer ids where the other has strings, or only one of them has times.
+    """
+    for name in ("user_ids", "item_ids"):
+        kinds = [getattr(log, name).dtype.kind for log in (first, second) if len(log)]
+        if len(set(kinds)) > 1:
+            raise DataError(
+                f"{second.source}: its {name.replace('_', ' ')} are not of the kind "
+                f"(integers or strings) that {first.source} has; bring both to one kind"
+            )
+    if (first.timestamps is None) != (second.timestamps is None):
+        raise DataError(
+            f"{second.source}: one of the two logs has timestamps and {first.source} differs; "
+            "give times in both, or in neither"
+        )
+    user_ids, user_codes = _merge(
+        first.user_ids, first.user_codes, second.user_ids, second.user_codes
+    )
+    item_ids, item_codes = _merge(
+        first.item_ids, first.item_codes, second.item_ids, second.item_codes
+    )
+    times = (
+        None
+        if first.timestamps is None or second.timestamps is None
+        else np.concatenate([first.timestamps, second.timestamps])
+    )
+    source = first.source if first.source == second.source else f"{first.source}, {second.source}"
+    return InteractionLog(
+        user_ids, item_ids, user_codes, item_codes, times, source, first.notes + second.notes
+    )
+
+
+def _distinct(ids: Sequence[Any] | IdArray) -> tuple[IdArray, npt.NDArray[np.int32]]:
+    values = np.asarray(ids)
+    if values.dtype.kind in "US":
+        values = values.astype(object)
+    elif values.dtype.kind in "iu":
+        values = values.astype(np.int64)
+    table, codes = np.unique(values, return_inverse=True)
+    return table, codes.astype(np.int32)
+
+
+def _merge(
+    first_ids: IdArray,
+    first_codes: npt.NDArray[np.int32],
+    second_ids: IdArray,
+    second_codes: npt.NDArray[np.int32],
+) -> tuple[IdArray, npt.NDArray[np.int32]]:
+    table, codes = np.unique(np.concatenate([first_ids, second_ids]), return_inverse=True)
+    renumber = codes.astype(np.int32)
+    return table, np.concatenate(
+        [renumber[: len(first_ids)][first_codes], renumber[len(first_ids) :][second_codes]]
+    )

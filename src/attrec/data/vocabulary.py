@@ -1,0 +1,153 @@
+"""The one door between external ids and indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from attrec.data.interactions import IdArray, InteractionLog
+from attrec.errors import UnknownIdError
+
+IdKind = Literal["integer", "string"]
+UNKNOWN = -1
+"""Index of an id that the vocabulary lacks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Users and items of the training part, in the order of their indices.
+
+    Parameters
+    ----------
+    user_ids : (M,) int64 or object (str)
+        External id of each ``user_index``, sorted. Users that came after training may follow
+        behind the first ``num_trained_users``, sorted among themselves.
+    item_ids : (N,) int64 or object (str)
+        External id of each ``item_index``, sorted: item order is id order.
+    num_trained_users : int
+        How many of the users have a trained row.
+    """
+
+    user_ids: IdArray
+    item_ids: IdArray
+    num_trained_users: int
+
+    @classmethod
+    def fit(cls, log: InteractionLog) -> Vocabulary:
+        """Learn the users and items that occur in ``log``.
+
+        Examples
+        --------
+        >>> log = InteractionLog.from_columns(["b", "a"], [30, 20])
+        >>> vocabulary = Vocabulary.fit(log)
+        >>> vocabulary.encode_items([20, 30, 40]).tolist()
+        [0, 1, -1]
+        """
+        users = log.user_ids[np.unique(log.user_codes)]
+        return cls(users, log.item_ids[np.unique(log.item_codes)], len(users))
+
+    def with_users_of(self, log: InteractionLog) -> Vocabulary:
+        """Append the users of ``log`` that are new; every known index stays as it is."""
+        users = log.user_ids[np.unique(log.user_codes)]
+        new = users[self.encode_users(users) == UNKNOWN]
+        return Vocabulary(
+            np.concatenate([self.user_ids, new]), self.item_ids, self.num_trained_users
+        )
+
+    @property
+    def num_users(self) -> int:
+        """M: number of users."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """N: number of items."""
+        return len(self.item_ids)
+
+    @property
+    def user_kind(self) -> IdKind:
+        """Whether user ids are integers or strings."""
+        return _kind(self.user_ids)
+
+    @property
+    def item_kind(self) -> IdKind:
+        """Whether item ids are integers or strings."""
+        return _kind(self.item_ids)
+
+    def encode_users(self, ids: Sequence[Any] | IdArray) -> npt.NDArray[np.int64]:
+        """(n,) int64: the index of each user id, -1 where it is unknown."""
+        split = self.num_trained_users
+        found = _encode(ids, self.user_ids[:split])
+        late = _encode(ids, self.user_ids[split:])
+        return np.where(found != UNKNOWN, found, np.where(late != UNKNOWN, late + split, UNKNOWN))
+
+    def encode_items(self, ids: Sequence[Any] | IdArray) -> npt.NDArray[np.int64]:
+        """(n,) int64: the index of each item id, -1 where it is unknown."""
+        return _encode(ids, self.item_ids)
+
+    def decode_users(self, index: npt.NDArray[np.integer]) -> IdArray:
+        """Return the external id of each user index."""
+        return np.asarray(self.user_ids[index])
+
+    def decode_items(self, index: npt.NDArray[np.integer]) -> IdArray:
+        """Return the external id of each item index."""
+        return np.asarray(self.item_ids[index])
+
+    def parse_user(self, text: str) -> int | str:
+        """Read a user id from text, as the kind this vocabulary has.
+
+        Raises
+        ------
+        UnknownIdError
+            Integer ids are expected and ``text`` is none.
+        """
+        return _parse(text, self.user_kind, "user")
+
+    def parse_item(self, text: str) -> int | str:
+        """Read an item id from text, as the kind this vocabulary has; see :meth:`parse_user`."""
+        return _parse(text, self.item_kind, "item")
+
+
+def _kind(ids: IdArray) -> IdKind:
+    return "integer" if ids.dtype.kind in "iu" else "string"
+
+
+def _encode(ids: Sequence[Any] | IdArray, table: IdArray) -> npt.NDArray[np.int64]:
+    """Look ``ids`` up in the sorted ``table``; a value of another kind is unknown."""
+    # A list is not left to NumPy, which would turn [7, "7"] into two equal strings.
+    values = ids if isinstance(ids, np.ndarray) else np.array([*ids, None], dtype=object)[:-1]
+    if values.dtype.kind == "U":
+        values = values.astype(object)
+    if len(table) == 0 or len(values) == 0:
+        return np.full(len(values), UNKNOWN, dtype=np.int64)
+    of_kind = np.ones(len(values), dtype=bool)
+    if table.dtype.kind in "iu":
+        if values.dtype.kind not in "iu":
+            of_kind = np.array(
+                [isinstance(v, int | np.integer) and type(v) is not bool for v in values]
+            )
+            values = np.array([v if ok else 0 for v, ok in zip(values, of_kind, strict=True)])
+    elif values.dtype.kind in "iu":
+        return np.full(len(values), UNKNOWN, dtype=np.int64)
+    else:
+        of_kind = np.array([isinstance(v, str) for v in values])
+        values = np.array(
+            [v if ok else "" for v, ok in zip(values, of_kind, strict=True)], dtype=object
+        )
+    place = np.minimum(np.searchsorted(table, values), len(table) - 1)
+    return np.where(of_kind & (table[place] == values), place, UNKNOWN).astype(np.int64)
+
+
+def _parse(text: str, kind: IdKind, name: str) -> int | str:
+    if kind == "string":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UnknownIdError(
+            f"{name} {text!r}: this model's {name} ids are integers; give a whole number"
+        ) from None

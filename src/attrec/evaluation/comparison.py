@@ -1,0 +1,155 @@
+"""Anybody's recommendations, read from a file and judged on the same users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from attrec.data.cases import Cases
+from attrec.data.columns import plain
+from attrec.data.interactions import IdArray, InteractionLog
+from attrec.data.ragged import Ragged
+from attrec.data.reading import read_interactions
+from attrec.data.text_files import existing_file, open_text, sniff_format
+from attrec.data.vocabulary import UNKNOWN, Vocabulary
+from attrec.errors import UnknownIdError
+from attrec.evaluation.metrics import MISSED
+from attrec.evaluation.ranking import Ranking
+
+ORDER_COLUMNS = {"rank": 1, "position": 1, "distance": 1, "score": -1, "prediction": -1}
+"""Columns that order a list, best first, and whether smaller (1) or larger (-1) is better."""
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedLists:
+    """Somebody's lists as a ranking of the cases.
+
+    Attributes
+    ----------
+    ranking : Ranking
+        A target outside its user's list is missed, so mrr is cut at the list's length.
+    shortest, longest : int
+        Lengths of the lists; above the shortest, cut-offs are not comparable.
+    missing_users : int
+        Judged users without a list: all their targets are missed.
+    in_words : str
+        What a reader of the figures should know.
+    """
+
+    ranking: Ranking
+    shortest: int
+    longest: int
+    missing_users: int
+    in_words: str
+
+
+def read_lists(path: str | Path) -> InteractionLog:
+    """Read a recommendation file: one row for each user and item, in a log ordered best first.
+
+    CSV, TSV or Parquet with columns for user and item, and one of `ORDER_COLUMNS` (without one the
+    rows of a user are in order). `attrec recommend --all --out` writes such a file.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read as that.
+    """
+    file = existing_file(path)
+    order = _order_column(file)
+    log = read_interactions(file, time=order)
+    if order is None:
+        return replace(log, timestamps=None)
+    assert log.timestamps is not None
+    return replace(log, timestamps=log.timestamps * ORDER_COLUMNS[plain(order)])
+
+
+def rank_in_lists(
+    lists: InteractionLog, cases: Cases, user_ids: IdArray, vocabulary: Vocabulary, top_k: int
+) -> ComparedLists:
+    """Find each target's place in its user's list.
+
+    Parameters
+    ----------
+    lists : InteractionLog
+        As `read_lists` gives it. Items that the catalogue lacks take up their place.
+    cases : Cases
+    user_ids : (n,) external ids
+        Of the cases' users.
+    vocabulary : Vocabulary
+        Ids of a text file are read as its kind.
+    top_k : int
+        Length of the lists kept for coverage and novelty.
+    """
+    order = lists.time_order()
+    by_user = Ragged.from_lengths(
+        _as_items(lists.item_ids, vocabulary)[lists.item_codes[order]],
+        np.bincount(lists.user_codes, minlength=lists.num_users),
+    )
+    # As text: the file may hold as numbers what the log holds as strings, or the other way round.
+    row_of_user = {str(user): row for row, user in enumerate(lists.user_ids)}
+    rows = np.array([row_of_user.get(str(user), -1) for user in user_ids])
+    ranks = np.full(len(cases.targets.values), MISSED, dtype=np.int64)
+    top = np.full((len(cases), top_k), -1, dtype=np.int32)
+    lengths = np.zeros(len(cases), dtype=np.int64)
+    for case, row in enumerate(rows):
+        if row < 0:
+            continue
+        items = _first_places(by_user[row])
+        lengths[case] = len(items)
+        shown = items[items != UNKNOWN][:top_k]
+        top[case, : len(shown)] = shown
+        place = {int(item): rank for rank, item in enumerate(items, start=1) if item >= 0}
+        start = cases.targets.offsets[case]
+        for offset, target in enumerate(cases.targets[case]):
+            ranks[start + offset] = place.get(int(target), MISSED)
+    given = lengths[rows >= 0]
+    missing = int((rows < 0).sum())
+    shortest, longest = int(given.min(initial=0)), int(given.max(initial=0))
+    words = f"{lists.source}: lists of {shortest} to {longest} items, a target outside is a miss"
+    if missing:
+        words += f", {missing:,} judged users have no list and count as misses"
+    return ComparedLists(
+        Ranking(Ragged(ranks, cases.targets.offsets), top), shortest, longest, missing, words
+    )
+
+
+def _order_column(file: Path) -> str | None:
+    kind = sniff_format(file)
+    if kind == "parquet":
+        names = [
+            str(row[0])
+            for row in duckdb.execute(
+                "DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]
+            ).fetchall()
+        ]
+    else:
+        names = [cell.strip() for cell in open_text(file, kind).first_row()[1]]
+    by_plain_name = {plain(name): name for name in names}
+    return next((by_plain_name[name] for name in ORDER_COLUMNS if name in by_plain_name), None)
+
+
+def _as_items(ids: IdArray, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
+    if vocabulary.item_kind == "integer" and ids.dtype.kind == "O":
+        parsed = []
+        for text in ids:
+            try:
+                parsed.append(vocabulary.parse_item(text))
+            except UnknownIdError:
+                parsed.append(text)
+        return vocabulary.encode_items(parsed)
+    if vocabulary.item_kind == "string" and ids.dtype.kind != "O":
+        return vocabulary.encode_items([str(value) for value in ids])
+    return vocabulary.encode_items(ids)
+
+
+def _first_places(items: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Drop repeats of an item, keeping the first; unknown items all stay."""
+    _, first = np.unique(items, return_index=True)
+    keep = np.zeros(len(items), dtype=bool)
+    keep[first] = True
+    return np.asarray(items[keep | (items == UNKNOWN)])

@@ -1,0 +1,1 @@
+"""The paper's network. Nothing in here knows a file, an id or a vocabulary."""

@@ -1,0 +1,193 @@
+"""What a person looks at: tables for the terminal, pictures of a training and of an attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.table import Table
+
+from attrec.data.sequences import last_items
+from attrec.evaluation.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from attrec.recommender import Recommender
+    from attrec.training.trainer import Epoch
+
+INK, BLUE, ORANGE, GREY = "#1f2933", "#2f6fab", "#c8641b", "#8a94a0"
+PICTURE_DPI = 150
+
+
+def evaluation_table(evaluation: Evaluation, title: str) -> Table:
+    """Lay the main metrics of all systems out, each with its 95 % interval.
+
+    A system from which the first one differs for certain (its paired interval excludes zero, in the
+    first metric) is marked.
+    """
+    metrics = evaluation.main_metrics()
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric, justify="right", no_wrap=True)
+    for place, (name, result) in enumerate(evaluation.systems.items()):
+        cells = []
+        for metric in metrics:
+            figures = result.metrics[metric]
+            difference = evaluation.differences.get(name, {}).get(metric)
+            mark = "*" if difference and difference["excludes_zero"] else " "
+            half = (figures["high"] - figures["low"]) / 2
+            cells.append(f"{figures['mean']:.4f} ±{half:.4f}{mark}")
+        table.add_row(name, *cells, style="bold" if place == 0 else "")
+    return table
+
+
+def slices_table(evaluation: Evaluation, metric: str) -> Table:
+    """Lay one metric out by length of history and popularity of the target."""
+    table = Table(
+        title=f"{metric} by slice", title_justify="left", header_style="bold", box=None,
+        pad_edge=False,
+    )  # fmt: skip
+    table.add_column("", no_wrap=True)
+    table.add_column("users", justify="right")
+    for name in evaluation.systems:
+        table.add_column(name, justify="right")
+    for words, row in evaluation.slices.items():
+        values = [f"{row[name][metric]:.4f}" for name in evaluation.systems]
+        table.add_row(words, f"{row['users']:,}", *values)
+    return table
+
+
+def draw_training(
+    epochs: Sequence[Epoch], best_epoch: int, path: str | Path, *, metric: str = "ndcg@10"
+) -> Path:
+    """Draw loss and validation figure over the epochs, the best one marked.
+
+    Parameters
+    ----------
+    epochs : sequence of Epoch
+    best_epoch : int
+        The one whose state was kept.
+    path : path
+        Of the picture; its suffix (.png, .svg, .pdf) chooses the format.
+    metric : str
+        The validation figure to draw.
+    """
+    figure, (left, right) = _figure(1, 2, width=9.0, height=3.4)
+    numbers = [epoch.number for epoch in epochs]
+    left.plot(numbers, [epoch.loss for epoch in epochs], color=BLUE, marker="o", markersize=3)
+    left.set(title="Training loss per window", xlabel="epoch")
+    values = [epoch.validation.get(metric, np.nan) for epoch in epochs]
+    right.plot(numbers, values, color=ORANGE, marker="o", markersize=3)
+    best = values[numbers.index(best_epoch)]
+    right.axvline(best_epoch, color=GREY, linewidth=1, linestyle=":")
+    right.set(title=f"Validation {metric}: best {best:.4f}, epoch {best_epoch}", xlabel="epoch")
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return _save(figure, path)
+
+
+def draw_attention(
+    weights: npt.NDArray[np.floating[Any]],
+    shares: npt.NDArray[np.floating[Any]] | None,
+    labels: Sequence[str],
+    path: str | Path,
+    *,
+    title: str = "What each event of the window looks at",
+) -> Path:
+    """Draw the attention of one window, and what the intent is made of.
+
+    Parameters
+    ----------
+    weights : (n, n) array
+        s of (4) over the n real slots, oldest first: row looks at column.
+    shares : (n,) array or None
+        c: each event's share of the intent; None where the aggregation has none.
+    labels : sequence of n str
+        The items' titles.
+    path : path
+    """
+    names = [label if len(label) <= 28 else label[:27] + "…" for label in labels]
+    figure, (left, right) = _figure(1, 2, width=10.5, height=4.2, ratios=(1.15, 1.0))
+    n = len(names)
+    left.imshow(weights, cmap="Blues", vmin=0.0, vmax=max(float(np.max(weights)), 1e-9))
+    for row in range(n):
+        for column in range(n):
+            weight = float(weights[row, column])
+            dark = weight > 0.6 * float(np.max(weights))
+            text = "–" if row == column and n > 1 else f"{weight:.2f}"
+            left.text(column, row, text, ha="center", va="center", color="white" if dark else INK)
+    left.set(title=title, xticks=range(n), yticks=range(n), yticklabels=names)
+    left.set_xticklabels([f"{place}" for place in range(1, n + 1)])
+    left.set_yticklabels([f"{place}  {name}" for place, name in enumerate(names, start=1)])
+    left.tick_params(length=0)
+    left.spines[:].set_visible(False)
+    if shares is not None:
+        right.barh(range(n), shares, color=ORANGE, height=0.6)
+        right.invert_yaxis()
+        right.set(title="Share of each event in the intent", yticks=range(n))
+        right.set_yticklabels([str(place) for place in range(1, n + 1)])
+        right.set_xlim(0, max(float(np.max(shares)) * 1.18, 1e-9))
+        for row, share in enumerate(shares):
+            right.text(float(share), row, f" {float(share):.0%}", va="center", color=INK)
+    else:
+        right.set_axis_off()
+    return _save(figure, path)
+
+
+def draw_window(
+    recommender: Recommender, path: str | Path, *, user: int | str | None = None
+) -> Path:
+    """Draw the attention of a user's newest window; without a user, the first full one."""
+    L = recommender.options.model.window_length
+    histories = recommender.histories.histories
+    index = (
+        int(recommender.vocabulary.encode_users([user])[0])
+        if user is not None
+        else int(np.argmax(histories.lengths >= L))
+    )
+    window = last_items(histories.take(np.array([index])), L)
+    network, tensor = recommender.network, torch.from_numpy(window)
+    real = window[0] >= 0
+    with torch.no_grad():
+        weights = network.attention(tensor, dtype=torch.float64)[0].numpy()[real][:, real]
+        shares = None
+        if network.config.aggregation in ("mean", "sum"):
+            shares = network.shares(tensor, dtype=torch.float64)[0].numpy()[real]
+    labels = [
+        recommender.title(item) or str(recommender.vocabulary.item_ids[item])
+        for item in window[0][real]
+    ]
+    return draw_attention(weights, shares, labels, path)
+
+
+def _figure(
+    rows: int, columns: int, *, width: float, height: float, ratios: tuple[float, ...] | None = None
+) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure  # slow to import: only where a picture is drawn
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, width_ratios=ratios)
+    for one in np.atleast_1d(axes).flat:
+        _plain(one)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK)
+    axes.title.set_fontsize(11)
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=PICTURE_DPI)
+    return target

@@ -1,0 +1,205 @@
+"""A request's ids become indices here, and nowhere else; what cannot be answered stops here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+import numpy.typing as npt
+
+from attrec.data.interactions import IdArray
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import Sequences
+from attrec.data.vocabulary import UNKNOWN, Vocabulary
+from attrec.errors import RequestError, UnknownIdError
+
+Ids = Sequence[Any] | IdArray
+Indices = npt.NDArray[np.int64]
+
+
+class Asked(NamedTuple):
+    """Who asks.
+
+    Attributes
+    ----------
+    names : (n,) int64 or object (str)
+        User ids, or the numbers of the histories.
+    user_index : (n,) int64
+        -1 where only a history was given.
+    histories : Ragged of n lists
+        Item indices, oldest first.
+    """
+
+    names: IdArray
+    user_index: Indices
+    histories: Ragged
+
+
+class Limits(NamedTuple):
+    """What a list may hold.
+
+    Attributes
+    ----------
+    k : int
+        At most the number of items.
+    exclude_seen : bool
+    allow, deny : (A,) int64 or None
+    """
+
+    k: int
+    exclude_seen: bool
+    allow: Indices | None
+    deny: Indices | None
+
+
+@dataclass(frozen=True, eq=False)
+class RequestReader:
+    """Reads requests against one vocabulary and its histories."""
+
+    vocabulary: Vocabulary
+    histories: Sequences
+
+    def one(self, user: int | str | None, history: Ids | None) -> Asked:
+        """Read the request of one user, one history, or a user with another history.
+
+        Raises
+        ------
+        UnknownIdError
+            The vocabulary lacks the user.
+        RequestError
+            Neither is given, or nothing is known of the one that is.
+        """
+        if user is None and history is None:
+            raise RequestError("name a user of the model or give a history of item ids")
+        asked = self.many(None if user is None else [user], None if history is None else [history])
+        if not self.answerable(asked)[0]:
+            raise RequestError(
+                f"user {plain(user)!r}: none of the user's items is known to the model; "
+                "give a history"
+            )
+        return asked
+
+    def many(self, users: Ids | None, histories: Sequence[Ids] | None) -> Asked:
+        """Read the request of many users, many histories, or all users; see `one`."""
+        if users is None:
+            if histories is None:
+                everybody = np.arange(self.vocabulary.num_users)
+                return Asked(self.vocabulary.user_ids, everybody, self.histories.histories)
+            given = self._given(histories)
+            return Asked(np.arange(len(given)), np.full(len(given), UNKNOWN, np.int64), given)
+        index = self._users(users)
+        names = self.vocabulary.decode_users(index)
+        if histories is None:
+            return Asked(names, index, self.histories.histories.take(index))
+        if len(histories) != len(index):
+            raise RequestError(
+                f"{len(index)} users and {len(histories)} histories; give one history for each user"
+            )
+        return Asked(names, index, self._given(histories))
+
+    def answerable(self, asked: Asked) -> npt.NDArray[np.bool_]:
+        """(n,) bool: there is a trained row or a history to rank by."""
+        trained = (asked.user_index >= 0) & (asked.user_index < self.vocabulary.num_trained_users)
+        return trained | (asked.histories.lengths > 0)
+
+    def items(self, items: Ids) -> Indices:
+        """Return the indices of items that must all be known.
+
+        Raises
+        ------
+        UnknownIdError
+            The vocabulary lacks one.
+        """
+        index = self.vocabulary.encode_items(_listed(items))
+        unknown = np.flatnonzero(index == UNKNOWN)
+        if len(unknown):
+            raise UnknownIdError(
+                f"item {plain(items[unknown[0]])!r} is not in the model (item ids are "
+                f"{self.vocabulary.item_kind}s); give an item that occurs in the training log"
+            )
+        return index
+
+    def limits(self, k: int, exclude_seen: bool, allow: Ids | None, deny: Ids | None) -> Limits:
+        """Read what a list may hold; items that the vocabulary lacks are ignored.
+
+        Raises
+        ------
+        RequestError
+            ``k`` is below 1, or no item is left.
+        """
+        if k < 1:
+            raise RequestError(f"k = {k}: ask for at least 1 item")
+        allowed, denied = (
+            None
+            if ids is None
+            else np.setdiff1d(self.vocabulary.encode_items(_listed(ids)), [UNKNOWN])
+            for ids in (allow, deny)
+        )
+        if allowed is not None or denied is not None:
+            left = np.arange(self.vocabulary.num_items) if allowed is None else allowed
+            if len(left if denied is None else np.setdiff1d(left, denied)) == 0:
+                raise RequestError(
+                    "allow and deny leave no item that the model knows (item ids are "
+                    f"{self.vocabulary.item_kind}s); widen allow or narrow deny"
+                )
+        return Limits(min(k, self.vocabulary.num_items), exclude_seen, allowed, denied)
+
+    def _given(self, histories: Sequence[Ids]) -> Ragged:
+        known = []
+        for row, history in enumerate(histories):
+            index = self.vocabulary.encode_items(_listed(history))
+            known.append(index[index != UNKNOWN])
+            if len(known[-1]) == 0:
+                raise RequestError(
+                    f"history {row} has {len(history)} items and none of them is known to the "
+                    f"model (item ids are {self.vocabulary.item_kind}s); give at least one that is"
+                )
+        return Ragged.from_lists(known)
+
+    def _users(self, users: Ids) -> Indices:
+        index = self.vocabulary.encode_users(_listed(users))
+        unknown = np.flatnonzero(index == UNKNOWN)
+        if len(unknown):
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise UnknownIdError(
+                f"user {plain(users[unknown[0]])!r}{more} is not in the model (user ids are "
+                f"{self.vocabulary.user_kind}s); give a history of item ids instead"
+            )
+        return index
+
+
+def as_frame(users: Any) -> nw.DataFrame[Any] | None:
+    """Return a Polars, pandas or PyArrow frame as narwhals sees it; None for anything else."""
+    frame = nw.from_native(users, eager_only=True, pass_through=True)
+    return frame if isinstance(frame, nw.DataFrame) else None
+
+
+def user_column(frame: nw.DataFrame[Any]) -> IdArray:
+    """Return the users of a frame: the column ``user_id``, or the only one.
+
+    Raises
+    ------
+    RequestError
+        There are several columns and none has that name.
+    """
+    names = frame.columns
+    if "user_id" not in names and len(names) != 1:
+        raise RequestError(
+            f"the frame has the columns {', '.join(names)}; name the one with the users 'user_id'"
+        )
+    column: IdArray = frame["user_id" if "user_id" in names else names[0]].to_numpy()
+    return column
+
+
+def plain(value: Any) -> Any:
+    """Return a numpy scalar as the Python value it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _listed(ids: Ids) -> Ids:
+    if isinstance(ids, str) or not hasattr(ids, "__len__"):
+        raise RequestError(f"{ids!r} is one id where a list of ids is expected; write [{ids!r}]")
+    return ids

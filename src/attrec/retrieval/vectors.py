@@ -1,0 +1,141 @@
+"""Keys and queries: y of (10) as one squared Euclidean distance in 2d dimensions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from attrec.data.cases import Cases
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import last_items
+from attrec.foldin import user_factors
+from attrec.model.network import AttRecNetwork
+
+_ROWS_AT_ONCE = 65_536
+
+
+@torch.no_grad()
+def item_keys(network: AttRecNetwork, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return k_i = [√ω V_i ; √(1−ω) X_i] of every item.
+
+    Parameters
+    ----------
+    network : AttRecNetwork
+    dtype : torch.dtype
+        Of the result; the product is rounded to it once.
+
+    Returns
+    -------
+    (N, 2d) tensor
+        On the network's device.
+    """
+    d = network.config.embedding_dim
+    keys = torch.empty(network.num_items, 2 * d, dtype=dtype, device=network.item_long.device)
+    long_weight, short_weight = _root_weights(network)
+    for start in range(0, network.num_items, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        keys[rows, :d] = network.item_long[rows].double() * long_weight
+        keys[rows, d:] = network.item_short[rows].double() * short_weight
+    return keys
+
+
+@torch.no_grad()
+def query_vectors(
+    network: AttRecNetwork,
+    user_index: npt.NDArray[Any],
+    histories: Ragged,
+    *,
+    dtype: torch.dtype = torch.float64,
+    l2: float = 0.0,
+) -> torch.Tensor:
+    """Return q = [√ω U_u ; √(1−ω) m], with which y = ‖q − k_i‖².
+
+    Parameters
+    ----------
+    network : AttRecNetwork
+    user_index : (n,) integer
+        Row of U; negative, or M and above, for a user without one, who is folded in from the
+        history.
+    histories : Ragged of n lists
+        Item indices, oldest first. The newest L make the window.
+    dtype : torch.dtype
+        The gathered rows are cast to it before anything is computed.
+    l2 : float, ≥ 0
+        λ' of the fold-in, see `user_factors`.
+
+    Returns
+    -------
+    (n, 2d) tensor
+        On the network's device.
+    """
+    device = network.item_short.device
+    long_weight, short_weight = _root_weights(network)
+    windows = torch.as_tensor(last_items(histories, network.config.window_length), device=device)
+    intent = network.intent(windows, dtype=dtype)
+    users = user_vectors(network, user_index, histories, dtype=dtype, l2=l2)
+    return torch.cat([users * long_weight, intent * short_weight], dim=1)
+
+
+@torch.no_grad()
+def user_vectors(
+    network: AttRecNetwork,
+    user_index: npt.NDArray[Any],
+    histories: Ragged,
+    *,
+    dtype: torch.dtype = torch.float64,
+    l2: float = 0.0,
+) -> torch.Tensor:
+    """Return U_u (n, d): the trained row where there is one, else the fold-in of the history.
+
+    Parameters as for `query_vectors`.
+    """
+    index = np.asarray(user_index, dtype=np.int64)
+    trained = (index >= 0) & (index < network.num_users)
+    device = network.user_long.device
+    users = torch.empty(len(index), network.config.embedding_dim, dtype=dtype, device=device)
+    flags = torch.as_tensor(trained, device=device)
+    users[flags] = network.user_long[torch.as_tensor(index[trained], device=device)].to(dtype)
+    if not trained.all():
+        users[~flags] = user_factors(
+            network.item_long, histories.take(np.flatnonzero(~trained)), l2=l2, dtype=dtype
+        )
+    return users
+
+
+class NetworkScorer:
+    """AttRec as an evaluation scorer: cases in, float32 distances to the whole catalogue out.
+
+    Parameters
+    ----------
+    network : AttRecNetwork
+        Its keys are computed once, here: make a new scorer after a further training step.
+
+    Notes
+    -----
+    ‖q − k‖² is expanded to ‖k‖² − 2 q·k + ‖q‖² and rounded in float32, so a distance of nearly 0
+    may come out slightly negative.
+    """
+
+    def __init__(self, network: AttRecNetwork) -> None:
+        self.network = network
+        self._keys = item_keys(network, torch.float32)
+        self._norms = self._keys.square().sum(dim=1)
+
+    @torch.no_grad()
+    def __call__(self, cases: Cases) -> torch.Tensor:
+        """Return the distances (B, N) of the cases, on the network's device."""
+        queries = query_vectors(
+            self.network, cases.user_index, cases.histories, dtype=torch.float32
+        )
+        distances = torch.addmm(self._norms[None], queries, self._keys.T, alpha=-2.0)
+        return distances.add_(queries.square().sum(dim=1, keepdim=True))
+
+
+def _root_weights(network: AttRecNetwork) -> tuple[float, float]:
+    """√ω and √(1 − ω)."""
+    weight = network.config.long_term_weight
+    return math.sqrt(weight), math.sqrt(1.0 - weight)

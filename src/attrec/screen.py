@@ -1,0 +1,140 @@
+"""What the command line and the demo show on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from attrec.answers import Recommendation, RecommendationTable
+from attrec.api import FitResult
+from attrec.evaluation.evaluate import Evaluation
+from attrec.recommender import Recommender
+from attrec.report import evaluation_table, slices_table
+
+PIPE_WIDTH = 132
+
+
+def console() -> Console:
+    """Return a console that does not cut tables in a pipe."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPE_WIDTH)
+
+
+def print_evaluation(screen: Console, evaluation: Evaluation) -> None:
+    """Print the figures of all systems, and the protocol in full."""
+    screen.print()
+    screen.print(evaluation_table(evaluation, "On the test part"))
+    if evaluation.other_filter is not None:
+        screen.print()
+        screen.print(evaluation_table(evaluation.other_filter, "The same, seen-filter turned"))
+    if evaluation.new_users is not None:
+        screen.print()
+        screen.print(
+            evaluation_table(evaluation.new_users, "Users without a trained row, by fold-in")
+        )
+    screen.print("±: half of the 95 % interval; *: the first row differs for certain", style="dim")
+    screen.print(f"Protocol: {evaluation.protocol}", style="dim", highlight=False)
+
+
+def print_recommendations(
+    screen: Console, served: Recommender, answers: list[Recommendation], user: Any, history: Any
+) -> None:
+    """Print one list with its reasons."""
+    reasons = served.reasons(user, [answer.item_id for answer in answers], history=history)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "item", "title", "distance", "long", "short", "drawn near by"):
+        right = name in ("", "distance", "long", "short")
+        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    for answer, why in zip(answers, reasons, strict=True):
+        table.add_row(
+            str(answer.rank), str(answer.item_id), answer.title or "", f"{answer.distance:.4f}",
+            f"{answer.long_term:.4f}", f"{answer.short_term:.4f}",
+            "; ".join(why) or "long-term taste",
+        )  # fmt: skip
+    screen.print(table)
+
+
+def print_batch(screen: Console, table: RecommendationTable) -> None:
+    """Print the answers to several users."""
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("user", "rank", "item", "title", "distance"):
+        shown.add_column(name)
+    for row in table.rows():
+        shown.add_row(
+            str(row.user_id),
+            str(row.rank),
+            str(row.item_id),
+            row.title or "",
+            f"{row.distance:.4f}",
+        )
+    screen.print(shown)
+
+
+def print_counts(screen: Console, result: FitResult) -> None:
+    """Print what a reader of the figures should know about the data and the attention."""
+    counts, evaluation = result.counts, result.evaluation
+    lost = evaluation.counts["targets_unknown_to_training"]
+    lines = [
+        f"best epoch {result.best_epoch} of {len(result.validation_run.epochs)}; "
+        f"{counts['test_users']:,} users judged; {lost:,} targets that training lacks count as "
+        "misses",
+    ]
+    share = counts["test_tie_dependent_share"]
+    if share > 0:
+        lines.append(
+            f"the target of {share:.0%} of the users depends on the order of rows of equal time"
+        )
+    entropy, content = result.attention["entropy"], result.attention["content_share"]
+    if entropy is not None and content is not None:
+        lines.append(
+            f"attention: {entropy:.0%} of the entropy of uniform weights; {content:.0%} of the "
+            "affinities' variance comes from content, the rest from positions"
+        )
+    for line in lines:
+        screen.print(line, style="dim", highlight=False)
+
+
+def print_slices(screen: Console, evaluation: Evaluation) -> None:
+    """Print the first two metrics by slice."""
+    for metric in evaluation.main_metrics()[:2]:
+        screen.print()
+        screen.print(slices_table(evaluation, metric))
+
+
+def print_pairs(screen: Console, pairs: Mapping[str, Any]) -> None:
+    """Print names and values."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in pairs.items():
+        table.add_row(key, str(value))
+    screen.print(table)
+
+
+def print_info(screen: Console, model: Path, found: Mapping[str, Any]) -> None:
+    """Print what a saved model is."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    record = found["record"]
+    rows = {
+        "model": f"{model}  (format {found['format_version']}, attrec {found['attrec_version']})",
+        "users": f"{found['users']:,}, of them {found['trained_users']:,} with a trained row",
+        "items": f"{found['items']:,}, {found['titles']:,} with a title",
+        "events": f"{found['events']:,}",
+        "preset": found["options"]["preset"],
+        "trained on": record.get("trained_on", "not recorded"),
+        "best epoch": str(record.get("best_epoch", "not recorded")),
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    for section in ("model", "train", "protocol"):
+        values = found["options"][section]
+        table.add_row(section, ", ".join(f"{name} = {value}" for name, value in values.items()))
+    test = record.get("test")
+    if test:
+        for name, figures in test["systems"].items():
+            shown = [m for m in figures if m.startswith(("hit_rate", "ndcg"))] + ["mrr"]
+            table.add_row(name, "  ".join(f"{m} {figures[m]['mean']:.4f}" for m in shown))
+        table.add_row("protocol", test["protocol"])
+    screen.print(table)

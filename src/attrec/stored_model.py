@@ -1,0 +1,134 @@
+"""What of a model is stored where: its parts as tensors and documents of an artifact, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from attrec.artifact import Artifact
+from attrec.config import ModelConfig, Options
+from attrec.data.interactions import IdArray
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import Sequences
+from attrec.data.vocabulary import Vocabulary
+from attrec.errors import ArtifactError, ConfigError
+from attrec.model.network import AttRecNetwork
+
+_TABLES = ("item_short", "item_long", "user_long", "projection")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """The parts of a recommender, which documents them."""
+
+    network: AttRecNetwork
+    vocabulary: Vocabulary
+    histories: Sequences
+    options: Options
+    titles: Mapping[str, str]
+    record: Mapping[str, Any]
+
+
+def to_artifact(model: StoredModel) -> dict[str, Any]:
+    """Return the arguments ``summary``, ``tensors`` and ``documents`` of `save_artifact`."""
+    vocabulary = model.vocabulary
+    histories = model.histories.histories
+    return {
+        "summary": {"options": model.options.to_dict(), "record": dict(model.record)},
+        "tensors": {
+            "tables": {name: getattr(model.network, name) for name in _TABLES},
+            "histories": {
+                "values": torch.as_tensor(np.ascontiguousarray(histories.values)),
+                "offsets": torch.as_tensor(np.ascontiguousarray(histories.offsets)),
+            },
+        },
+        "documents": {
+            "vocabulary": {
+                "num_trained_users": vocabulary.num_trained_users,
+                "users": {"kind": vocabulary.user_kind, "ids": vocabulary.user_ids.tolist()},
+                "items": {"kind": vocabulary.item_kind, "ids": vocabulary.item_ids.tolist()},
+            },
+            "titles": dict(model.titles),
+        },
+    }
+
+
+def from_artifact(artifact: Artifact, place: str) -> StoredModel:
+    """Read the parts back, and check that they fit together.
+
+    Parameters
+    ----------
+    artifact : Artifact
+    place : str
+        Where it was read, for messages.
+
+    Raises
+    ------
+    ArtifactError
+        A part is missing or does not fit the options or another part.
+    """
+    try:
+        options = Options.from_dict(artifact.summary["options"])
+        vocabulary = _vocabulary(artifact.documents["vocabulary"])
+        network = _network(options.model, artifact.tensors["tables"])
+        histories = _histories(artifact.tensors["histories"], vocabulary)
+        titles = {str(key): str(title) for key, title in artifact.documents["titles"].items()}
+        record = dict(artifact.summary["record"])
+    except ConfigError as error:
+        raise ArtifactError(
+            f"{place}: its options cannot be read by this version ({error}); retrain the model"
+        ) from error
+    except KeyError as error:
+        raise ArtifactError(
+            f"{place}: is damaged (there is no {error}); retrain the model"
+        ) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{place}: is damaged ({error}); retrain the model") from error
+    return StoredModel(network, vocabulary, histories, options, titles, record)
+
+
+def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> AttRecNetwork:
+    # Built without rows, so that no table is drawn only to be replaced.
+    network = AttRecNetwork(config, 0, 0)
+    d = config.embedding_dim
+    for name in _TABLES:
+        table = tables[name]
+        rows = d if name == "projection" else len(tables["item_short" if "item" in name else name])
+        if table.shape != (rows, d) or not table.is_floating_point():
+            raise ValueError(
+                f"{name} is {table.dtype} of shape {tuple(table.shape)} where floating-point "
+                f"numbers of shape {(rows, d)} belong"
+            )
+        setattr(network, name, nn.Parameter(table))
+    return network
+
+
+def _vocabulary(document: Mapping[str, Any]) -> Vocabulary:
+    users, items = _ids(document["users"]), _ids(document["items"])
+    trained = document["num_trained_users"]
+    if type(trained) is not int or not 0 <= trained <= len(users):
+        raise ValueError(f"num_trained_users is {trained!r} with {len(users)} users")
+    return Vocabulary(users, items, trained)
+
+
+def _ids(entry: Mapping[str, Any]) -> IdArray:
+    kind, ids = entry["kind"], entry["ids"]
+    expected = {"integer": int, "string": str}[kind]
+    if any(type(identity) is not expected for identity in ids):
+        raise ValueError(f"an id in the vocabulary is no {kind}")
+    return np.array(ids, dtype=np.int64 if kind == "integer" else object)
+
+
+def _histories(tensors: Mapping[str, torch.Tensor], vocabulary: Vocabulary) -> Sequences:
+    values, offsets = tensors["values"].numpy(), tensors["offsets"].numpy().astype(np.int64)
+    whole = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(values)
+    if not whole or (np.diff(offsets) < 0).any():
+        raise ValueError("the offsets of the histories do not cut their values into lists")
+    if len(values) and not 0 <= values.min() <= values.max() < vocabulary.num_items:
+        raise ValueError("a history holds an item that the vocabulary lacks")
+    return Sequences(Ragged(values, offsets))

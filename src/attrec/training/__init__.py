@@ -1,0 +1,1 @@
+"""How a network learns: negatives, the step, the optimiser and the loop."""

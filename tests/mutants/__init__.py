@@ -1,0 +1,1 @@
+"""One-line breakages that the tests must notice."""

@@ -1,0 +1,83 @@
+import pytest
+
+from attrec.config import (
+    PRESETS,
+    ModelConfig,
+    Options,
+    ProtocolConfig,
+    TrainConfig,
+    option_specs,
+    section_of,
+)
+from attrec.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "words"),
+    [
+        (ModelConfig, {"embedding_dim": 7}, "take 8"),
+        (ModelConfig, {"embedding_dim": 0}, "at least 2"),
+        (ModelConfig, {"window_length": 0}, "at least 1"),
+        (ModelConfig, {"long_term_weight": 1.5}, "at most 1"),
+        (ModelConfig, {"long_term_weight": "x"}, "a finite number"),
+        (ModelConfig, {"aggregation": "median"}, "one of 'mean'"),
+        (ModelConfig, {"init_std": 0.0}, "above 0"),
+        (TrainConfig, {"margin": float("nan")}, "a finite number"),
+        (TrainConfig, {"norm_clipping": 1}, "true or false"),
+        (TrainConfig, {"batch_size": 10.0}, "a whole number"),
+        (TrainConfig, {"device": 3}, "a text"),
+        (ProtocolConfig, {"cutoffs": ()}, "lengths of at least 1"),
+        (ProtocolConfig, {"cutoffs": (0, 5)}, "lengths of at least 1"),
+        (ProtocolConfig, {"cutoffs": (1.5,)}, "a list of whole numbers"),
+        (ProtocolConfig, {"test_fraction": 0.0}, "above 0"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_expected(kind, option, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        kind(**option)
+    assert next(iter(option)) in str(caught.value)
+
+
+def test_unknown_names_offer_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'window_length'"):
+        Options.of(window_lenght=3)
+    with pytest.raises(ConfigError, match="did you mean 'paper-dense'"):
+        Options.of("paper-dence")
+    file = tmp_path / "run.toml"
+    file.write_text("[model]\nwindow_lenght = 3\n")
+    with pytest.raises(ConfigError, match="did you mean 'window_length'"):
+        Options.of(file=file)
+    file.write_text("[modle]\nwindow_length = 3\n")
+    with pytest.raises(ConfigError, match="did you mean 'model'"):
+        Options.of(file=file)
+    file.write_text("[model\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        Options.of(file=file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Options.of(file=tmp_path / "none.toml")
+
+
+def test_overrides_beat_the_file_which_beats_the_preset_which_beats_the_defaults(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('preset = "paper-dense"\n[train]\nl2 = 0.5\nmargin = 1\n')
+    options = Options.of(file=file, margin=2)
+    assert options.preset == "paper-dense"
+    assert options.train.norm_clipping is False
+    assert (options.train.l2, options.train.margin) == (0.5, 2.0)
+    assert Options.of("paper-sparse", file).train.norm_clipping is True
+
+
+def test_options_survive_json():
+    options = Options.of("paper-dense", cutoffs=[20, 5, 5], split="global-time")
+    assert options.protocol.cutoffs == (5, 20)
+    assert Options.from_dict(options.to_dict()) == options
+    assert options.with_(window_length=9, seed=4).to_dict()["train"]["seed"] == 4
+
+
+def test_every_option_is_declared_once_with_help():
+    specs = option_specs()
+    names = [spec.name for spec in specs]
+    assert len(names) == len(set(names))
+    assert all(spec.doc for spec in specs)
+    assert all(section_of(spec.name) == spec.section for spec in specs)
+    assert all(name in names for preset in PRESETS.values() for name in preset)

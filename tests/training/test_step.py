@@ -1,0 +1,224 @@
+"""The fused step equals the plain one, and both equal a dense step with PyTorch's Adagrad."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attrec.config import ModelConfig, TrainConfig
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import Sequences
+from attrec.model.network import AttRecNetwork
+from attrec.training.negatives import sample_negatives
+from attrec.training.optimizer import RowAdagrad, clip_rows
+from attrec.training.step import Batch, FusedStep, PlainStep, make_step
+
+M, N = 12, 30
+
+
+def batches(L, T, count=6, size=9, seed=0):
+    rng = np.random.default_rng(seed)
+    histories = [rng.integers(0, N, rng.integers(2, 9)) for _ in range(M)]
+    sequences = Sequences(Ragged.from_lists(histories))
+    result = []
+    for _ in range(count):
+        windows = sequences.windows(rng.integers(0, sequences.num_windows, size), L, T)
+        negatives = sample_negatives(windows.targets, N, rng)
+        result.append(Batch(*map(torch.from_numpy, (*windows, negatives))))
+    return result
+
+
+def network(L=4, dtype=torch.float64, init_std=0.6, **options):
+    config = ModelConfig(embedding_dim=6, window_length=L, init_std=init_std, **options)
+    return AttRecNetwork(config, M, N, dtype=dtype)
+
+
+def equal_tables(first, second, tolerance=1e-12):
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def dense_step(model, optimizer, config, batch):
+    """What a reader of the paper would write down: whole tables, autograd, torch's Adagrad."""
+    optimizer.zero_grad()
+    loss = 0.0
+    for user, window, targets, negatives in zip(*batch, strict=True):
+        y = model(user[None], window[None], torch.cat([targets, negatives])[None])[0]
+        T = len(targets)
+        for i in range(T):
+            for j in range(T):
+                pair = config.pairing == "all" or i == j
+                if targets[i] >= 0 and pair:
+                    loss = loss + torch.relu(y[i] + config.margin - y[T + j])
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        for table in (model.item_short, model.item_long, model.user_long):
+            norm = table.norm(dim=1, keepdim=True)
+            table.copy_(torch.where(norm > 1, table / norm, table))
+    return float(loss.detach())
+
+
+@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+@pytest.mark.parametrize(("aggregation", "pairing"), [("mean", "all"), ("sum", "one-to-one")])
+def test_without_a_penalty_touching_rows_equals_the_dense_step(step_class, aggregation, pairing):
+    config = TrainConfig(pairing=pairing)
+    ours, dense = network(aggregation=aggregation), network(aggregation=aggregation)
+    step = step_class(ours, config)
+    with torch.no_grad():
+        for table in (dense.item_short, dense.item_long, dense.user_long):
+            clip_rows(table.data)
+    optimizer = torch.optim.Adagrad(
+        dense.parameters(),
+        lr=config.learning_rate,
+        initial_accumulator_value=config.initial_accumulator,
+    )
+    for batch in batches(4, 3):
+        expected = dense_step(dense, optimizer, config, batch)
+        assert float(step(batch)) == pytest.approx(expected, rel=1e-12)
+    equal_tables(ours, dense)
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.sampled_from(["mean", "sum"]),
+    st.sampled_from(["all", "one-to-one"]),
+    st.sampled_from([0.0, 0.02]),
+    st.booleans(),
+    st.sampled_from([0.0, 0.4]),
+    st.sampled_from([0.0, 0.2, 1.0]),
+)
+def test_the_fused_step_equals_the_plain_one(L, T, aggregation, pairing, l2, clip, p, omega):
+    options = {"aggregation": aggregation, "dropout": p, "long_term_weight": omega}
+    fused, plain = network(L, **options), network(L, **options)
+    config = TrainConfig(num_targets=T, pairing=pairing, l2=l2, norm_clipping=clip)
+    fused_step, plain_step = FusedStep(fused, config), PlainStep(plain, config)
+    for batch in batches(L, T, count=3, seed=L + 7 * T):
+        assert float(fused_step(batch)) == pytest.approx(float(plain_step(batch)), rel=1e-12)
+    equal_tables(fused, plain, 1e-11)
+
+
+def test_float32_agrees_with_float64():
+    single, double = network(dtype=torch.float32), network()
+    double.load_state_dict({name: value.double() for name, value in single.state_dict().items()})
+    steps = FusedStep(single, TrainConfig()), FusedStep(double, TrainConfig())
+    for batch in batches(4, 3):
+        losses = [float(step(batch)) for step in steps]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+def test_the_penalty_acts_once_on_each_row_touched(step_class):
+    # A margin so small that no pair is violated is not to be had; a weight of 0 on both terms is
+    # neither. So: one window, and its rows compared with the gradient without the penalty.
+    batch = batches(4, 3, count=1, size=5)[0]
+    lam, accumulator = 0.05, 1e12  # the accumulator makes the step linear in the gradient
+    moves = []
+    for l2 in (0.0, lam):
+        model = network()
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        config = TrainConfig(l2=l2, norm_clipping=False, initial_accumulator=accumulator)
+        step_class(model, config)(batch)
+        scale = -(accumulator**0.5) / config.learning_rate
+        moves.append({n: (v.detach() - before[n]) * scale for n, v in model.named_parameters()})
+    start = dict(network().named_parameters())
+    touched = {
+        "item_short": torch.cat([part.flatten() for part in batch[1:]]),
+        "item_long": torch.cat([batch.targets.flatten(), batch.negatives.flatten()]),
+        "user_long": batch.users,
+        "projection": torch.arange(6),
+    }
+    for name, rows in touched.items():
+        expected = torch.zeros_like(start[name])
+        distinct = rows[rows >= 0].unique()
+        expected[distinct] = 2 * lam * start[name].detach()[distinct]
+        found = moves[1][name] - moves[0][name]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+def test_rows_outside_the_batch_keep_their_bits(step_class):
+    model = network()
+    step = step_class(model, TrainConfig(l2=0.1))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    batch = batches(4, 3, count=1, size=2)[0]
+    step(batch)
+    touched = torch.cat([part.flatten() for part in batch[1:]]).unique()
+    untouched = torch.ones(N, dtype=torch.bool)
+    untouched[touched[touched >= 0]] = False
+    assert untouched.any()
+    assert torch.equal(model.item_short[untouched], before["item_short"][untouched])
+    assert torch.equal(model.item_long[untouched], before["item_long"][untouched])
+    others = torch.ones(M, dtype=torch.bool)
+    others[batch.users] = False
+    assert torch.equal(model.user_long[others], before["user_long"][others])
+
+
+@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+def test_clipping_keeps_every_row_in_the_ball_from_the_start(step_class):
+    model = network(init_std=3.0)
+    step = step_class(model, TrainConfig(learning_rate=2.0))
+    for batch in batches(4, 3):
+        for table in (model.item_short, model.item_long, model.user_long):
+            assert table.norm(dim=1).max() <= 1 + 1e-12
+        step(batch)
+    free = network(init_std=3.0)
+    step_class(free, TrainConfig(norm_clipping=False))
+    assert free.item_short.norm(dim=1).max() > 1
+    # W is no table of points: it is never clipped.
+    assert model.projection.norm() > 1
+
+
+@pytest.mark.parametrize("aggregation", ["max", "min"])
+def test_the_plain_step_covers_what_the_fused_one_does_not(aggregation):
+    model = network(aggregation=aggregation)
+    step = make_step(model, TrainConfig())
+    assert type(step) is PlainStep
+    losses = [float(step(batch)) for batch in batches(4, 3, count=1) * 8]
+    assert losses[-1] < losses[0]
+
+
+def test_the_step_is_chosen_by_what_it_covers():
+    class Changed(AttRecNetwork):
+        pass
+
+    config = ModelConfig(embedding_dim=4)
+    assert type(make_step(AttRecNetwork(config, 2, 5), TrainConfig())) is FusedStep
+    assert type(make_step(AttRecNetwork(config, 2, 5), TrainConfig(), plain=True)) is PlainStep
+    assert type(make_step(Changed(config, 2, 5), TrainConfig())) is PlainStep
+
+
+def test_a_parameter_that_the_loss_does_not_use_stays():
+    class WithoutLongTerm(AttRecNetwork):
+        def distances(self, users, windows, candidates, *, dropout_mask=None):
+            m = self.intent(windows, dropout_mask=dropout_mask)
+            return self.compare(m[:, None], self.item_short[candidates.clamp(min=0)])
+
+        forward = distances
+
+    model = WithoutLongTerm(ModelConfig(embedding_dim=6, window_length=4), M, N)
+    before = model.user_long.detach().clone()
+    PlainStep(model, TrainConfig())(batches(4, 3, count=1)[0])
+    assert torch.equal(model.user_long, before)
+
+
+def test_row_adagrad_is_pytorchs():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    theirs = start.clone().requires_grad_()
+    optimizer = torch.optim.Adagrad([theirs], lr=0.3, initial_accumulator_value=0.2)
+    ours = RowAdagrad(start.clone(), 0.3, 0.2, clip=False)
+    for _ in range(5):
+        rows = torch.randperm(7, generator=generator)[:4]
+        gradient = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+        theirs.grad = torch.zeros_like(theirs).index_copy_(0, rows, gradient)
+        optimizer.step()
+        ours.step(gradient, rows)
+    torch.testing.assert_close(ours.table, theirs.detach(), rtol=1e-13, atol=0)
+
+
+def test_clipping_by_hand():
+    rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    assert clip_rows(rows).flatten().tolist() == pytest.approx([0.6, 0.8, 0.3, 0.4, 0, 0])
