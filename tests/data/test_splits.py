@@ -151,8 +151,9 @@ def test_leave_last_out_equals_the_obvious_loop(rows, held_out):
         if len(own) < 2 * held_out + 1:
             expected_train += [(user, item) for item in own]
             continue
-        expected_test[user] = (own[:-held_out], own[-held_out:])
-        expected_validation[user] = (own[: -2 * held_out], own[-2 * held_out : -held_out])
+        test, validation = own[-held_out:], own[-2 * held_out : -held_out]
+        expected_test[user] = (own[:-held_out], list(dict.fromkeys(test)))
+        expected_validation[user] = (own[: -2 * held_out], list(dict.fromkeys(validation)))
         expected_train += [(user, item) for item in own[: -2 * held_out]]
     if not expected_test:
         with pytest.raises(DataError):

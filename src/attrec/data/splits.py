@@ -25,7 +25,7 @@ class HeldOut:
     histories : Ragged of int32
         Item codes of all the user's events before the target, oldest first.
     targets : Ragged of int32
-        Item codes to be predicted, oldest first.
+        Item codes to be predicted, oldest first; an item that comes twice is one target.
     """
 
     user_codes: npt.NDArray[np.int32]
@@ -250,6 +250,7 @@ class _Ordered:
             chosen[(first_target + late)[judged]] = True
         else:
             judged = num_targets > late
+        chosen = self._without_repeats(chosen)
         users = np.flatnonzero(judged)
         rows_judged = judged[self.users]
         held_out = HeldOut(
@@ -262,6 +263,14 @@ class _Ordered:
             "new_users_judged": int((late & judged).sum()),
             "tie_dependent_share": self._tie_dependent(chosen & rows_judged, users),
         }
+
+    def _without_repeats(self, flags: Flags) -> Flags:
+        """Keep the first of a user's flagged events with the same item: targets are a set."""
+        rows = np.flatnonzero(flags)
+        pairs = self.users[rows] * np.int64(self.log.num_items) + self.items[rows]
+        kept = np.zeros(len(flags), dtype=bool)
+        kept[rows[np.unique(pairs, return_index=True)[1]]] = True
+        return kept
 
     def _lists(self, flags: Flags, users: npt.NDArray[np.int64]) -> Ragged:
         lengths = np.bincount(self.users[flags], minlength=self.log.num_users)[users]

@@ -120,14 +120,11 @@ class Evaluation:
         """Return a table of the main metrics with their intervals, and the protocol."""
         columns = self.main_metrics()
         width = max([len(name) for name in self.systems] + [6]) + 2
-        lines = [" " * width + "".join(f"{column:>24}" for column in columns)]
+        lines = [" " * width + "".join(f"{column:>26}" for column in columns)]
         for name, result in self.systems.items():
             cells = [result.metrics[column] for column in columns]
-            lines.append(
-                f"{name:<{width}}"
-                + "".join(f"{c['mean']:>8.4f} [{c['low']:.4f}, {c['high']:.4f}]"[:24].rjust(24)
-                          for c in cells)
-            )  # fmt: skip
+            figures = [f"{c['mean']:.4f} [{c['low']:.4f}, {c['high']:.4f}]" for c in cells]
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>26}" for cell in figures))
         return "\n".join([*lines, self.protocol])
 
 

@@ -34,7 +34,7 @@ def sample_negatives(
     Examples
     --------
     >>> sample_negatives(np.array([[0, 2], [1, -1]]), 3, np.random.default_rng(0)).tolist()
-    [[1, 1], [2, 0]]
+    [[1, 1], [2, 2]]
     """
     B, T = targets.shape
     check_enough_items(num_items, T)
