@@ -74,12 +74,11 @@ def test_an_option_of_the_model_or_training_changes_the_model(log, usual, name):
     if name == "window_length":
         window = torch.arange(4)[None]
         assert not torch.equal(
-            usual.recommender.network.intent(window), changed.recommender.network.intent(window[:, 1:])
+            usual.recommender.network.intent(window),
+            changed.recommender.network.intent(window[:, 1:]),
         )
     assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
-    assert changed.recommender.options == Options.of(
-        **{**SMALL, "patience": 0, name: OTHER[name]}
-    )
+    assert changed.recommender.options == Options.of(**{**SMALL, "patience": 0, name: OTHER[name]})
 
 
 @pytest.mark.parametrize("name", [n for n in SEEN_IN_FIGURES if n != "ties"])

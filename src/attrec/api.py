@@ -324,7 +324,7 @@ def _validation_figures(
         filter_seen=options.protocol.filter_seen,
         ties=options.protocol.ties,
     ).ranks
-    names = [f"{name}@{k}" for k in options.protocol.cutoffs for name in ("hit_rate", "ndcg")]
+    names = [f"{name}@{k}" for name in ("hit_rate", "ndcg") for k in options.protocol.cutoffs]
     wanted = dict.fromkeys([options.train.selection_metric, *names, "mrr"])
     return {name: float(per_user(name, ranks).mean()) for name in wanted}
 

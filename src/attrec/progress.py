@@ -11,6 +11,9 @@ from rich.progress import Progress as Bar
 from attrec.api import Listener
 from attrec.training.trainer import Epoch, Progress
 
+_FIGURES = 3
+"""Validation figures on an epoch's line: the one that chooses, and two more."""
+
 
 class ConsoleListener(Listener):
     """Shows a `fit` on a console; use it in a ``with`` statement.
@@ -71,10 +74,12 @@ class ConsoleListener(Listener):
 
     def epoch(self, epoch: Epoch) -> None:
         """Leave one line for the epoch."""
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in epoch.validation.items())
+        shown = list(epoch.validation.items())[:_FIGURES]
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown)
         seconds = epoch.train_seconds + epoch.validation_seconds
         self._console.print(
             f"{self._phase:<11} epoch {epoch.number:>3}  loss {epoch.loss:.3f}  "
             f"{figures}{'  ' if figures else ''}{seconds:.1f} s",
             highlight=False,
+            soft_wrap=True,
         )

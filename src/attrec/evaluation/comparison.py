@@ -109,7 +109,7 @@ def rank_in_lists(
             ranks[start + offset] = place.get(int(target), MISSED)
     given = lengths[rows >= 0]
     missing = int((rows < 0).sum())
-    shortest, longest = int(given.min(initial=0)), int(given.max(initial=0))
+    shortest, longest = (int(given.min()), int(given.max())) if len(given) else (0, 0)
     words = f"{lists.source}: lists of {shortest} to {longest} items, a target outside is a miss"
     if missing:
         words += f", {missing:,} judged users have no list and count as misses"

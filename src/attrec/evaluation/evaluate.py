@@ -340,7 +340,8 @@ def _slices(
     before = np.cumsum(item_counts[order]) - item_counts[order]
     band_of_item = np.empty(len(item_counts), dtype=np.int64)
     limits = np.array([share for _, share in POPULARITY_BANDS]) * max(1, item_counts.sum())
-    band_of_item[order] = np.searchsorted(limits, before, side="right")
+    bands = np.searchsorted(limits, before, side="right")
+    band_of_item[order] = np.minimum(bands, len(POPULARITY_BANDS) - 1)
     first_target = cases.targets.values[cases.targets.offsets[:-1]]
     band = np.where(first_target >= 0, band_of_item[np.maximum(first_target, 0)], -1)
     for place, (word, _) in enumerate(POPULARITY_BANDS):

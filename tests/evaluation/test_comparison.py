@@ -1,0 +1,111 @@
+import duckdb
+import numpy as np
+import pytest
+
+import attrec
+from attrec.data.cases import Cases, encode_cases
+from attrec.data.interactions import InteractionLog
+from attrec.data.ragged import Ragged
+from attrec.data.splits import leave_last_out
+from attrec.data.vocabulary import Vocabulary
+from attrec.errors import DataError
+from attrec.evaluation.comparison import rank_in_lists, read_lists
+from attrec.evaluation.metrics import MISSED
+from attrec.retrieval.vectors import NetworkScorer
+
+VOCABULARY = Vocabulary.fit(InteractionLog.from_columns(list("abc"), ["x", "y", "z"]))
+
+
+def cases_of(*targets):
+    indices = [VOCABULARY.encode_items(list(own)).tolist() for own in targets]
+    n = len(targets)
+    return Cases(np.arange(n), Ragged.from_lists([[]] * n), Ragged.from_lists(indices))
+
+
+def ranked(path, cases, users=("a", "b", "c")):
+    lists = read_lists(path)
+    return rank_in_lists(lists, cases, np.array(users[: len(cases)], object), VOCABULARY, 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [("rank", (2, 1, 1)), ("distance", (0.9, 0.1, 0.5)), ("score", (1, 7, 3))],
+)
+def test_each_kind_of_order(tmp_path, header, values):
+    path = tmp_path / "other.csv"
+    rows = zip("aab", "xyz", values, strict=True)
+    text = f"user,item,{header}\n" + "".join(f"{u},{i},{v}\n" for u, i, v in rows)
+    path.write_text(text)
+    found = ranked(path, cases_of("x", "z"))
+    assert found.ranking.ranks.values.tolist() == [2, 1]
+    assert found.ranking.top_items.tolist() == [[1, 0, -1], [2, -1, -1]]
+    assert (found.shortest, found.longest, found.missing_users) == (1, 2, 0)
+
+
+def test_without_an_order_column_the_rows_are_the_order(tmp_path):
+    path = tmp_path / "other.tsv"
+    path.write_text("user_id\titem_id\na\ty\na\tx\n")
+    assert ranked(path, cases_of("x")).ranking.ranks.values.tolist() == [2]
+
+
+def test_unknown_items_keep_their_place_and_repeats_their_first(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("user,item,rank\na,q,1\na,w,2\na,y,3\na,y,4\na,x,5\n")
+    found = ranked(path, cases_of("xz"))
+    assert found.ranking.ranks.values.tolist() == [4, MISSED]
+    assert found.ranking.top_items.tolist() == [[1, 0, -1]]
+
+
+def test_users_without_a_list_are_counted_as_misses(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("user,item,rank\nb,x,1\n")
+    found = ranked(path, cases_of("x", "x", "x"))
+    assert found.ranking.ranks.values.tolist() == [MISSED, 1, MISSED]
+    assert found.missing_users == 2
+    assert "2 judged users have no list" in found.in_words
+
+
+def test_ids_are_read_as_the_kind_the_model_has(tmp_path):
+    numbers = Vocabulary.fit(InteractionLog.from_columns([1, 2], [10, 20]))
+    cases = Cases(np.arange(1), Ragged.from_lists([[]]), Ragged.from_lists([[1]]))
+    text = tmp_path / "text.csv"
+    text.write_text("user,item,rank\n1,weird,1\n1,20,2\n")
+    found = rank_in_lists(read_lists(text), cases, np.array([1]), numbers, 2)
+    assert found.ranking.ranks.values.tolist() == [2]
+    typed = tmp_path / "typed.parquet"
+    duckdb.execute(f"COPY (SELECT 1 AS user, 20 AS item, 1 AS rank) TO '{typed}'")
+    found = rank_in_lists(read_lists(typed), cases, np.array([1]), numbers, 2)
+    assert found.ranking.ranks.values.tolist() == [1]
+    words = Vocabulary.fit(InteractionLog.from_columns(["1"], ["10"]))
+    cases = Cases(np.arange(1), Ragged.from_lists([[]]), Ragged.from_lists([[0]]))
+    duckdb.execute(f"COPY (SELECT 1 AS user, 10 AS item, 1 AS rank) TO '{typed}'")
+    found = rank_in_lists(read_lists(typed), cases, np.array(["1"], object), words, 2)
+    assert found.ranking.ranks.values.tolist() == [1]
+
+
+def test_what_is_no_list_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_lists(tmp_path / "none.csv")
+
+
+def test_attrecs_own_lists_reach_attrecs_own_figures(tmp_path):
+    log = attrec.simulate("community", num_users=50, num_items=30, events_per_user=10, seed=1)
+    result = attrec.fit(log, max_epochs=2, embedding_dim=8, cutoffs=(5,))
+    split = leave_last_out(log)
+    vocabulary = result.recommender.vocabulary
+    cases = encode_cases(split.test, split.log, vocabulary)
+    distances = NetworkScorer(result.recommender.network)(cases)
+    path = tmp_path / "own.csv"
+    with path.open("w") as file:
+        file.write("user_id,item_id,rank\n")
+        for row, user in enumerate(split.test.user_codes):
+            seen = set(cases.histories[row].tolist())
+            nearest = [i for i in distances[row].argsort().tolist() if i not in seen][:5]
+            for rank, item in enumerate(nearest, start=1):
+                file.write(f"{log.user_ids[user]},{vocabulary.item_ids[item]},{rank}\n")
+    found = attrec.evaluate(result.recommender, log, compare=path)
+    ours, theirs = found.systems["attrec"].metrics, found.systems["own.csv"].metrics
+    for metric in ("hit_rate@5", "ndcg@5", "coverage@5", "novelty@5"):
+        assert ours[metric]["mean"] == pytest.approx(theirs[metric]["mean"])
+    assert found.differences["own.csv"]["hit_rate@5"]["excludes_zero"] is False
+    assert "lists of 5 to 5 items" in found.protocol

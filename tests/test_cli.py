@@ -1,0 +1,293 @@
+"""The command line as a user meets it: what is printed, what is written, what a mistake gets."""
+
+import csv
+import json
+
+import duckdb
+import pytest
+
+import attrec
+from attrec import cli
+from attrec.config import option_specs
+from attrec.data.reading import write_csv
+
+FAST = ["--embedding-dim", "8", "--max-epochs", "2", "--batch-size", "64", "--init-std", "0.3"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line; returns (exit code, standard output, standard error)."""
+
+    def command(*arguments):
+        monkeypatch.setattr("sys.argv", ["attrec", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A log, its titles and a model trained on it."""
+    folder = tmp_path_factory.mktemp("cli")
+    log = attrec.simulate("mixed", num_users=50, num_items=40, events_per_user=10, seed=1)
+    write_csv(log, folder / "log.csv")
+    with (folder / "titles.csv").open("w") as file:
+        file.write("item_id,title\n" + "".join(f"{i},Film {i}\n" for i in range(40)))
+    titles = attrec.read_item_titles(folder / "titles.csv")
+    options = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "init_std": 0.3}
+    result = attrec.fit(folder / "log.csv", titles=titles, **options)
+    result.recommender.save(folder / "model")
+    return folder
+
+
+def test_simulate_train_recommend_explain_by_what_each_step_says_next(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("data", "simulate", "community", "--users", 40, "--items", 30, "--seed", 5)
+    assert code == 0
+    assert "800 events of 40 users and 30 items" in out
+    assert "Next: attrec train simulated.csv" in out
+    code, out, _ = run("train", "simulated.csv", *FAST)
+    assert code == 0
+    assert "popularity" in out
+    assert "Protocol: leave-last-out" in out
+    assert "training    epoch   1" in out
+    commands = [line.split()[1:] for line in out.splitlines() if line.startswith("  attrec ")]
+    assert commands
+    for command in commands:
+        code, out, _ = run(*command)
+        assert code == 0
+        assert out
+
+
+def test_train_takes_a_test_file_titles_a_toml_file_and_draws(run, files, tmp_path):
+    rows = (files / "log.csv").read_text().splitlines()
+    last = {row.split(",")[0]: row for row in rows[1:]}
+    test, train = tmp_path / "test.csv", tmp_path / "train.csv"
+    test.write_text("\n".join([rows[0], *last.values()]))
+    train.write_text("\n".join(row for row in rows if row not in last.values()))
+    toml = tmp_path / "run.toml"
+    toml.write_text("[model]\nwindow_length = 3\nembedding_dim = 10\n")
+    code, out, _ = run(
+        "train", train, "--test", test, "--items", files / "titles.csv", "--config", toml,
+        "--out", tmp_path / "m", "--pictures", tmp_path / "pictures", "--preset", "paper-dense",
+        "--cutoffs", "3,7", "--json", *FAST,
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(out)
+    assert found["options"]["model"]["window_length"] == 3
+    assert found["options"]["model"]["embedding_dim"] == 8
+    assert found["options"]["protocol"]["cutoffs"] == [3, 7]
+    assert found["options"]["preset"] == "paper-dense"
+    assert found["titles"] == 40
+    assert "given files" in found["record"]["test"]["protocol"]
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
+        "attention.png", "training.png",
+    ]  # fmt: skip
+
+
+def test_what_was_assumed_about_a_file_is_said(run, tmp_path):
+    log = attrec.simulate("mixed", num_users=50, num_items=40, events_per_user=10, seed=1)
+    path = tmp_path / "bare.csv"
+    write_csv(log, path)
+    path.write_text("\n".join(path.read_text().splitlines()[1:]))
+    code, out, _ = run("train", path, "--out", tmp_path / "m", *FAST)
+    assert code == 0
+    assert "no header" in out
+
+
+def test_columns_can_be_named(run, tmp_path):
+    path = tmp_path / "odd.csv"
+    lines = [f"u{n % 20},{n % 7 + n % 3},{n}" for n in range(200)]
+    path.write_text("who,what,when\n" + "\n".join(lines))
+    names = ["--user", "who", "--item", "what", "--time", "when"]
+    code, out, _ = run("train", path, *names, "--out", tmp_path / "m", "--json", *FAST)
+    assert code == 0
+    assert json.loads(out)["users"] == 20
+    code, out, _ = run("evaluate", tmp_path / "m", path, *names, "--json")
+    assert code == 0
+    assert "NOT the log" not in json.loads(out)["protocol"]
+
+
+def test_a_public_data_set_by_its_name(run, tmp_path, monkeypatch):
+    from attrec.data import datasets
+
+    path = tmp_path / "toy.csv"
+    log = attrec.simulate("mixed", num_users=30, num_items=30, events_per_user=8)
+    write_csv(log, path)
+    titles = tmp_path / "titles.csv"
+    titles.write_text("item_id,title\n0,Zero\n")
+
+    def fake(name, echo=None, **options):
+        if echo is not None:
+            echo("the terms")
+        return datasets.Dataset(name, path, titles, "0" * 64)
+
+    monkeypatch.setattr(datasets, "fetch", fake)
+    code, out, err = run("train", "ml-100k", "--out", tmp_path / "m", "--json", *FAST)
+    assert code == 0
+    assert json.loads(out)["titles"] == 1
+    assert "the terms" in err
+    code, out, _ = run("data", "fetch", "ml-100k")
+    assert code == 0
+    assert "Next: attrec train ml-100k" in out
+    code, out, _ = run("data", "fetch", "ml-100k", "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "name": "ml-100k", "interactions": str(path), "items": str(titles),
+    }  # fmt: skip
+
+
+def test_evaluate_with_slices_and_a_comparison(run, files, tmp_path):
+    other = tmp_path / "other.csv"
+    lines = [f"{user},{item},{item + 1}" for user in range(50) for item in range(10)]
+    other.write_text("user,item,rank\n" + "\n".join(lines))
+    code, out, _ = run(
+        "evaluate", files / "model", files / "log.csv", "--compare", other, "--slices"
+    )
+    assert code == 0
+    for words in ("other.csv", "hit_rate@10 by slice", "target in the head", "Protocol:"):
+        assert words in out
+    code, out, _ = run("evaluate", files / "model", files / "log.csv", "--no-filter-seen", "--json")
+    assert code == 0
+    assert "kept in" in json.loads(out)["protocol"]
+
+
+def test_recommend_on_the_screen(run, files):
+    code, out, _ = run("recommend", files / "model", "7", "-k", "3")
+    assert code == 0
+    assert "Film" in out
+    assert out.count("\n") >= 4
+    code, out, _ = run("recommend", files / "model", "7", "8", "--k", "2")
+    assert code == 0
+    assert "rank" in out
+    code, out, _ = run("recommend", files / "model", "7", "-k", "3", "--json")
+    assert [row["rank"] for row in json.loads(out)] == [1, 2, 3]
+    code, out, _ = run("recommend", files / "model", "7", "8", "-k", "2", "--json")
+    assert [row["user_id"] for row in json.loads(out)] == ["7", "7", "8", "8"]
+
+
+def test_recommend_to_a_history_within_limits(run, files):
+    code, out, _ = run("recommend", files / "model", "--history", "3, 4", "--json", "-k", "40")
+    assert code == 0
+    items = {row["item_id"] for row in json.loads(out)}
+    assert not items & {"3", "4"}
+    code, out, _ = run(
+        "recommend", files / "model", "--history", "3,4", "--allow", "3,4,5,6", "--deny", "6",
+        "--include-seen", "--json",
+    )  # fmt: skip
+    assert {row["item_id"] for row in json.loads(out)} == {"3", "4", "5"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_recommend_to_everybody_into_a_file(run, files, tmp_path, suffix):
+    path = tmp_path / f"all.{suffix}"
+    code, out, _ = run("recommend", files / "model", "--all", "-k", "4", "--out", path)
+    assert code == 0
+    assert "200 rows" in out
+    if suffix == "csv":
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 200
+        assert {"user_id", "rank", "item_id", "title", "distance"} <= set(rows[0])
+    else:
+        reader = "read_json_auto" if suffix == "jsonl" else "read_parquet"
+        assert duckdb.execute(f"SELECT count(*) FROM {reader}('{path}')").fetchall() == [(200,)]
+
+
+def test_explain(run, files):
+    code, out, _ = run("explain", files / "model", "5", "--user", "7", "--versus", "6")
+    assert code == 0
+    assert "Film 5" in out
+    code, out, _ = run("explain", files / "model", "5", "--history", "3,4", "--json")
+    assert code == 0
+    assert json.loads(out)
+
+
+def test_info_and_doctor(run, files):
+    code, out, _ = run("info", files / "model")
+    assert code == 0
+    for words in ("paper-sparse", "train + validation", "embedding_dim = 8", "popularity"):
+        assert words in out
+    assert json.loads(run("info", files / "model", "--json")[1])["items"] == 40
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "training" in out
+    assert "works" in json.loads(run("doctor", "--json")[1])["training"]
+
+
+def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("attrec.demo.run", lambda folder, screen: seen.append(folder))
+    assert run("demo", "--folder", tmp_path)[0] == 0
+    assert seen == [tmp_path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recommend", "{model}", "nobody"], "nobody"),
+        (["recommend", "{model}"], "say whom to recommend to"),
+        (["recommend", "{model}", "--out", "x.csv"], "say whom to recommend to"),
+        (["recommend", "{model}", "--history", "3", "--all"], "--history is for one answer"),
+        (["recommend", "{model}", "7", "-k", "0"], "k"),
+        (["recommend", "{folder}/none", "7"], "none"),
+        (["train", "{folder}/none.csv"], "no such file"),
+        (["train", "{log}", "--preset", "best"], "no preset 'best'"),
+        (["train", "{log}", "--embedding-dim", "7"], "embedding_dim = 7: must be even"),
+        (["train", "{log}", "--cutoffs", "ten"], "--cutoffs ten: expected whole numbers"),
+        (["train", "{log}", "--aggregation", "median"], "expected one of"),
+        (["data", "fetch", "ml-100"], "known: ml-100k"),
+        (["data", "simulate", "walks"], "no simulated log 'walks'"),
+        (["explain", "{model}", "5"], "user"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(run, files, arguments, words):
+    places = {"model": files / "model", "folder": files, "log": files / "log.csv"}
+    code, out, err = run(*(argument.format(**places) for argument in arguments))
+    assert code == 2
+    assert err.startswith("attrec: ")
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err + out
+
+
+def test_usage_errors_exit_with_2_too(run):
+    code, _, err = run("train")
+    assert code == 2
+    assert "LOG" in err
+
+
+def test_a_closed_pipe_is_no_error(monkeypatch):
+    def closed():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "app", closed)
+    monkeypatch.setattr("sys.stderr", open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "data", "data fetch", "data simulate", "train", "evaluate", "recommend", "explain", "info",
+     "doctor", "demo"],
+)  # fmt: skip
+def test_every_command_has_a_help_page(run, command):
+    code, out, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_the_help_of_train_names_every_option_once(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = run("train", "--help")[1]
+    for spec in option_specs():
+        flag = f"--{spec.name.replace('_', '-')}"
+        assert sum(line.split("│")[1].strip().startswith(flag) for line in out.splitlines()
+                   if "│" in line) == 1, flag  # fmt: skip
