@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from attrec.data.datasets import fetch
-
 from attrec import read_interactions
 from attrec.config import ProtocolConfig
+from attrec.data.datasets import fetch
 from attrec.data.splits import Split, split_log
 
 

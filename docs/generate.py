@@ -22,13 +22,19 @@ from attrec.config import PRESETS, option_specs
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
+STAR = r" **\***"
 MADE = "<!-- made by docs/generate.py: do not edit -->\n\n"
 
 
 def cli_page() -> str:
     """Make the reference of the command line from its own help."""
-    lines = ["# Command line", "", "Every command prints its help with `--help`; with `--json` it "
-             "prints JSON. A mistake in the input gets one sentence and exit code 2.", ""]  # fmt: skip
+    lines = [
+        "# Command line",
+        "",
+        "Every command prints its help with `--help`; with `--json` it prints JSON. A mistake in "
+        "the input gets one sentence and exit code 2.",
+        "",
+    ]
     root = typer.main.get_command(app)
     for path, command in _commands(root, ["attrec"]):
         lines += [f"## {' '.join(path)}", "", (command.help or "").strip(), ""]
@@ -94,10 +100,11 @@ def accuracy_page() -> str:
             lines += _systems_table(row["new_users"]["systems"], row["new_users"]["differences"])
         lines += [
             "",
-            f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events; seeds "
-            f"{', '.join(map(str, row['seeds']))}, best epochs {', '.join(map(str, cost['epochs']))}; "
-            f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread of "
-            f"{row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
+            f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events; "
+            f"seeds {', '.join(map(str, row['seeds']))}, "
+            f"best epochs {', '.join(map(str, cost['epochs']))}; "
+            f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread "
+            f"of {row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
             f"Again: `make bench-accuracy ROW={row['row']}`.",
             "",
         ]  # fmt: skip
@@ -122,7 +129,8 @@ def ablations_page() -> str:
                 difference = row["minus_paper"].get(metric)
                 cell = f"{row['metrics'][metric]['mean']:.4f}"
                 if difference:
-                    cell += f" ({difference['mean']:+.4f}{'**\\***' if difference['excludes_zero'] else ''})"
+                    star = STAR if difference["excludes_zero"] else ""
+                    cell += f" ({difference['mean']:+.4f}{star})"
                 cells.append(cell)
             name = row["row"].split(".", 1)[1]
             lines.append(f"| {name} | {' | '.join(cells)} | {row['cost']['best_epoch']} |")
@@ -142,7 +150,8 @@ def speed_page() -> str:
             continue
         ratio, speed = figures["ratio_to_eager"], figures["windows_per_second"]
         lines.append(
-            f"| {row['row']} | {speed['eager']['median']:,.0f} | {speed['shipped']['median']:,.0f} | "
+            f"| {row['row']} | {speed['eager']['median']:,.0f} | "
+            f"{speed['shipped']['median']:,.0f} | "
             f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
             f"{figures['memory_ratio_to_eager']:.2f} |"
         )
@@ -180,8 +189,8 @@ def page(name: str) -> str:
 
 def _intro(name: str) -> str:
     return {
-        "accuracy.md": "What the paper's model reaches, with 95 % intervals over users. Every option "
-        "was chosen on validation; the test part was looked at once. “not retrained” is "
+        "accuracy.md": "What the paper's model reaches, with 95 % intervals over users. Every "
+        "option was chosen on validation; the test part was looked at once. “not retrained” is "
         "trained on the training part alone and is the row to compare published figures with. "
         "A star: the paired difference of the first row from this one excludes zero.",
         "ablations.md": "The paper's model with one thing changed, one seed. In parentheses the "
@@ -204,8 +213,10 @@ def _systems_table(systems: dict[str, Any], differences: dict[str, Any]) -> list
             figure = figures[metric]
             cell = f"{figure['mean']:.4f}"
             if "low" in figure:
-                star = differences.get(name, {}).get(metric, {}).get("excludes_zero")
-                cell += f" [{figure['low']:.4f}, {figure['high']:.4f}]{'**\\***' if star else ''}"
+                star = (
+                    STAR if differences.get(name, {}).get(metric, {}).get("excludes_zero") else ""
+                )
+                cell += f" [{figure['low']:.4f}, {figure['high']:.4f}]{star}"
             cells.append(cell)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
@@ -226,12 +237,10 @@ def _commands(command: Any, path: list[str]) -> list[tuple[list[str], Any]]:
 
 def _parameter(parameter: Any, context: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = f"`{parameter.make_metavar(context)}`"
+        name = parameter.metavar or parameter.name.upper()
     else:
-        names = [*parameter.opts, *parameter.secondary_opts]
-        metavar = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
-        name = f"`{' / '.join(names)}{metavar}`".replace("|", "\\|")
-    return f"| {name} | {_cell(_unmarked(parameter.help or ''))} |"
+        name = parameter.get_help_record(context)[0]
+    return f"| `{_cell(' '.join(name.split()))}` | {_cell(_unmarked(parameter.help or ''))} |"
 
 
 def _unmarked(text: str) -> str:

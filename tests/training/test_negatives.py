@@ -37,8 +37,10 @@ def test_every_other_item_is_as_likely():
 
 
 def test_short_histories_get_all_their_negatives():
-    drawn = sample_negatives(np.array([[3, -1, -1]]), 9, np.random.default_rng(1))
-    assert (drawn >= 0).sum() == 3
+    drawn = sample_negatives(np.tile([[3, -1, -1]], (500, 1)), 9, np.random.default_rng(1))
+    assert drawn.shape == (500, 3)
+    # Padding excludes no item, the last one neither.
+    assert set(drawn.ravel()) == {0, 1, 2, 4, 5, 6, 7, 8}
 
 
 def test_held_out_items_are_drawn_like_any_other():
