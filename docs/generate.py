@@ -23,6 +23,8 @@ from attrec.config import PRESETS, option_specs
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
 STAR = r" **\***"
+README = DOCS.parent / "README.md"
+BEGIN, END = "<!-- figures: made by docs/generate.py -->", "<!-- end of figures -->"
 MADE = "<!-- made by docs/generate.py: do not edit -->\n\n"
 
 
@@ -187,6 +189,46 @@ def page(name: str) -> str:
     return MADE + "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
 
 
+def readme() -> str:
+    """Return the README with the figures of the result files between its two marks."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n{_short_figures()}{END}{rest.split(END)[1]}"
+
+
+def _short_figures() -> str:
+    metrics = ("hit_rate@10", "hit_rate@50", "mrr")
+    lines = [
+        "| test part, 95 % intervals over users | HR@10 | HR@50 | MRR |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in _rows("accuracy"):
+        if not row["row"].endswith("paper-sparse"):
+            continue
+        data, protocol, _ = row["row"].split(".")
+        for system in ("attrec", "Markov, first order", "popularity"):
+            found = row["systems"][system]
+            cells = [
+                f"{found[m]['mean']:.3f} [{found[m]['low']:.3f}, {found[m]['high']:.3f}]"
+                for m in metrics
+            ]
+            name = f"**{data}**, {protocol}: {system}" if system == "attrec" else system
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    speed = {row["row"]: row["metrics"] for row in _rows("speed")}
+    if not speed:
+        return "\n".join([*lines, ""])
+    small, large = speed["step.ml-1m.threads-1"], speed["step.1m-items.threads-1"]
+    lines += [
+        "",
+        "A training step handles "
+        f"{small['windows_per_second']['shipped']['median'] / 1000:,.0f} thousand windows a "
+        f"second on one CPU thread, {small['ratio_to_eager']['median']:.1f} times plain eager "
+        f"PyTorch; at a million items {large['ratio_to_eager']['median']:.0f} times, with "
+        f"{large['memory_ratio_to_eager']:.2f} of the memory.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _intro(name: str) -> str:
     return {
         "accuracy.md": "What the paper's model reaches, with 95 % intervals over users. Every "
@@ -264,6 +306,7 @@ def main() -> None:
     """Write all pages."""
     for name in PAGES:
         (DOCS / name).write_text(page(name), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
 
 
 if __name__ == "__main__":

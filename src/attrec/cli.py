@@ -201,8 +201,8 @@ def evaluate(
     test: TestFile = None,
     compare: Annotated[Path | None, typer.Option(metavar="FILE", help="Anybody's recommendations "
                        "(columns user, item, rank): judged beside, tested in pairs.")] = None,
-    slices: Annotated[bool, typer.Option(help="Figures by length of history and popularity of the "
-                                         "target too.")] = False,
+    slices: Annotated[bool, typer.Option("--slices", help="Figures by length of history and "
+                                         "popularity of the target too.")] = False,
     user: UserColumn = None,
     item: ItemColumn = None,
     time: TimeColumn = None,
@@ -235,8 +235,8 @@ def recommend(
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="A history given now, "
                        "oldest first: for somebody the model has never met.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="Length of the list.")] = 10,
-    include_seen: Annotated[bool, typer.Option(help="Rank what the user took before, too.")] =
-        False,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank what the user took "
+                                               "before, too.")] = False,
     allow: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Rank only these items.")] =
         None,
     deny: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Never rank these items.")] =

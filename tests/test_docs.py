@@ -1,0 +1,157 @@
+"""Every command and snippet that a reader meets is run; made pages are as made; links lead on."""
+
+import csv
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from docs import generate
+
+from attrec import cli
+from attrec.config import Options
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL_PAGES = [*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+READ_ONLY_PAGES = {"api.md", "cli.md"}  # signatures and usage lines, made from the code
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page):
+    return [] if page.name in READ_ONLY_PAGES else BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(text):
+    """Return the command lines of a block, without their remarks."""
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [words for words in lines if words]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder as a reader has it: a log, titles, somebody else's recommendations."""
+    log = [
+        (user, (7 * user + 3 * step) % 29 + 1, 1_700_000_000 + 60 * step)
+        for user in range(1, 61)
+        for step in range(12)
+    ]
+    tables = {
+        "events.csv": [("user", "item", "time"), *log],
+        "titles.csv": [("item_id", "title"), *((i, f"Film {i}") for i in range(1, 30))],
+        "theirs.csv": [
+            ("user", "item", "rank"),
+            *((u, (u + r) % 29 + 1, r) for u in range(1, 61) for r in range(1, 11)),
+        ],
+    }
+    for file, rows in tables.items():
+        with (tmp_path / file).open("w", newline="") as handle:
+            csv.writer(handle).writerows(rows)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(words, monkeypatch):
+    """Run one command line; what cannot be run twice in a test is checked part by part."""
+    match words:
+        case ["pip", "install", *wanted]:
+            packages = [word.split("[")[0] for word in wanted if not word.startswith(("-", "http"))]
+            assert packages in (["torch"], ["attrec"])
+        case ["make", target, *_]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["attrec", "demo"]:
+            pass  # run by tests/test_demo.py
+        case ["attrec", *arguments]:
+            monkeypatch.setattr("sys.argv", ["attrec", *arguments])
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+            assert stop.value.code == 0
+        case _:
+            pytest.fail(f"nobody checks the command {words}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_snippet_runs_in_the_order_of_its_page(page, folder, monkeypatch, capsys):
+    for language, text in blocks(page):
+        match language:
+            case "bash":
+                for words in commands(text.replace("YOUR_LOG.csv", "events.csv")):
+                    check(words, monkeypatch)
+            case "python":
+                exec(compile(text, name(page), "exec"), {"__name__": "snippet"})
+            case "toml":
+                (folder / "options.toml").write_text(text)
+                assert Options.of(None, folder / "options.toml").to_dict() != Options.of().to_dict()
+                assert tomllib.loads(text)
+            case _:
+                assert language == "text", f"{name(page)}: nobody runs a block of {language!r}"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_readme_does_what_it_says(folder, capsys):
+    (python,) = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
+    assert len([line for line in python.splitlines() if line.strip()]) <= 10
+    found = {}
+    exec(compile(python, "README.md", "exec"), found)
+    out = capsys.readouterr().out
+    assert "popularity" in out
+    assert "leave-last-out" in out
+    assert found["found"].rank == 5
+    assert (folder / "model" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name)
+def test_commands_named_in_the_text_exist(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    root = typer.main.get_command(cli.app)
+    for mention in re.findall(r"`((?:attrec|make) [^`]+)`", text):
+        words = mention.replace("…", "").split()
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            continue
+        command, rest = root, words[1:]
+        while hasattr(command, "commands") and rest:
+            assert rest[0] in command.commands, mention
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word for word in rest if word.startswith("-")} <= known, mention
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), f"{name(page)} links {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in headings}
+            assert anchor in slugs, f"{name(page)} links {target}"
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_made_pages_are_as_made(page):
+    found = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert found == generate.page(page), "make docs writes the pages again"
+
+
+def test_the_readmes_figures_are_those_of_the_result_files():
+    found = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert found == generate.readme(), "make docs writes the figures again"
+
+
+def test_every_command_is_documented_with_all_its_options():
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for path, command in generate._commands(typer.main.get_command(cli.app), ["attrec"]):
+        section = page.split(f"## {' '.join(path)}\n")[1].split("\n## ")[0]
+        for parameter in command.params:
+            assert all(f"`{o}" in section or f" {o} " in section for o in parameter.opts[-1:]
+                       if o.startswith("--") and o != "--help")  # fmt: skip
