@@ -1,5 +1,8 @@
 import importlib.resources
 import inspect
+import os
+import subprocess
+import sys
 
 import attrec
 from attrec import errors
@@ -53,3 +56,21 @@ def test_an_unknown_id_reads_as_a_sentence():
 def test_a_missing_extra_names_the_install_command():
     error = errors.MissingExtraError("polars", "frames", "reading a frame")
     assert "pip install 'attrec[frames]'" in str(error)
+
+
+def test_waiting_threads_yield_unless_the_user_says_otherwise():
+    def spin(**settings):
+        bare = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_WAIT"))}
+        program = "import attrec, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+        found = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**bare, **settings},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        return found.stdout.strip()
+
+    assert spin() == "1000"
+    assert spin(GOMP_SPINCOUNT="7") == "7"
+    assert spin(OMP_WAIT_POLICY="active") == "None"

@@ -7,6 +7,7 @@
 3
 """
 
+import attrec.threads  # noqa: F401 - first, before PyTorch
 from attrec.api import FitResult, Listener, evaluate, fit
 from attrec.config import ModelConfig, Options, ProtocolConfig, TrainConfig
 from attrec.data.datasets import fetch
