@@ -10,8 +10,8 @@ ROW    ?=
 TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-# Two test processes with one thread each are quicker than one process with two.
-export OMP_NUM_THREADS ?= 1
+# Two test processes with one thread each are quicker than one process with two; figures are per thread.
+test soak mutants bench-accuracy bench-ablations: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
@@ -42,7 +42,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(DEMO)/.ready ## MovieLens 100K to recommendations, figures and pictures
-	@OMP_NUM_THREADS= $(DEMO)/bin/attrec demo
+	@$(DEMO)/bin/attrec demo
 
 test: $(VENV)/.ready ## all tests, with coverage
 	@$(BIN)/pytest -n 2 -m "not soak" --cov --cov-report=term:skip-covered --cov-fail-under=95

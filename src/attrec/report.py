@@ -28,8 +28,7 @@ PICTURE_DPI = 150
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     """Lay the main metrics of all systems out, each with its 95 % interval.
 
-    A system from which the first one differs for certain (its paired interval excludes zero, in the
-    first metric) is marked.
+    A figure from which the first system differs (the paired 95 % interval excludes zero) is marked.
     """
     metrics = evaluation.main_metrics()
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)

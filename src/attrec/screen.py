@@ -36,7 +36,10 @@ def print_evaluation(screen: Console, evaluation: Evaluation) -> None:
         screen.print(
             evaluation_table(evaluation.new_users, "Users without a trained row, by fold-in")
         )
-    screen.print("±: half of the 95 % interval; *: the first row differs for certain", style="dim")
+    screen.print(
+        "±: half of the 95 % interval; *: differs from the first row (in pairs of users, 95 %)",
+        style="dim",
+    )
     screen.print(f"Protocol: {evaluation.protocol}", style="dim", highlight=False)
 
 
