@@ -71,5 +71,7 @@ class EagerStep:
                 (self.U, batch.users),
             ):
                 rows = used.clamp(min=0).unique()
-                table[rows] = torch.renorm(table[rows], 2, 0, 1.0)
+                # torch.renorm would shrink to 1 - 1e-7, not to 1.
+                norms = table[rows].norm(dim=1, keepdim=True)
+                table[rows] /= norms.clamp(min=1.0)
         return loss.detach()
