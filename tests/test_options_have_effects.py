@@ -36,7 +36,23 @@ SEEN_IN_FIGURES = {
     "split": "global-time",
     "ties": "optimistic",
 }
-TESTED_BELOW = {"threads", "device", "patience", "selection_metric", "ties"}
+READING = {
+    "user": "buyer",
+    "item": "thing",
+    "time": "hour",
+    "rating": "grade",
+    "min_rating": 3.0,
+    "where": "event = 'buy'",
+    "format": "lines",
+    "header": False,
+    "encoding": "latin-1",
+    "on_bad_row": "skip",
+    "duplicates": "keep",
+    "repeats": "last",
+    "min_user_events": 3,
+    "min_item_events": 3,
+}
+TESTED_BELOW = {"query", "cache", "threads", "device", "patience", "selection_metric", "ties"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +74,7 @@ def tables(result):
 
 
 def test_every_option_is_tried_here():
-    named = set(OTHER) | set(SEEN_IN_FIGURES) | TESTED_BELOW
+    named = set(OTHER) | set(SEEN_IN_FIGURES) | set(READING) | TESTED_BELOW
     assert named == {spec.name for spec in option_specs()}
 
 
@@ -140,3 +156,40 @@ def test_ties_reach_the_ranking(usual, log):
     assert best.systems["attrec"].metrics["mrr"]["mean"] == pytest.approx(
         float((best.systems["attrec"].per_user["hit_rate@10"] > 0).mean())
     )
+
+
+TABLE = """user,buyer,item,thing,time,hour,rating,grade,event
+u1,b1,i1,t1,1,9,5,1,buy
+u1,b1,i1,t1,1,9,5,1,buy
+u1,b2,i2,t1,2,8,2,5,view
+u1,b2,i1,t2,3,7,4,4,buy
+é,b2,i2,t2,4,6,3,4,buy
+"""
+
+
+@pytest.mark.parametrize("name", READING)
+def test_every_option_of_reading_changes_the_log(tmp_path, name):
+    path = tmp_path / "log.csv"
+    usual = {"user": "user", "item": "item", "time": "time", "rating": "rating", "min_rating": 2.0}
+    changed = {**usual, name: READING[name]}
+    text = TABLE
+    if name == "on_bad_row":
+        text += "u2,b1\n"
+    if name == "header":
+        text = TABLE.split("\n", 1)[1]
+        usual = {"user": "1", "item": "3", "time": "5", "rating": "7", "header": True}
+        changed = {**usual, "header": False}
+    if name == "format":
+        text, usual, changed = "u1,i1\nu1,i2 i3\n", {}, {"format": "lines"}
+
+    def read(options):
+        path.write_text(text, encoding="utf-8")
+        try:
+            log = attrec.read_interactions(path, **options)
+        except attrec.AttRecError as error:
+            return str(error)
+        users, items = log.user_ids[log.user_codes], log.item_ids[log.item_codes]
+        times = None if log.timestamps is None else log.timestamps.tolist()
+        return users.tolist(), items.tolist(), times
+
+    assert read(changed) != read(usual)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
-from attrec.config import Options, ProtocolConfig
+from attrec.config import DataConfig, Options, ProtocolConfig
 from attrec.data.cases import Cases, encode_cases
 from attrec.data.interactions import InteractionLog
 from attrec.data.ragged import Ragged
@@ -157,7 +157,11 @@ def fit(
     _check_metric(chosen.train.selection_metric)
     with _threads(chosen.train.threads):
         told.phase("splitting")
-        split = split_log(as_log(log), chosen.protocol, None if test is None else as_log(test))
+        split = split_log(
+            as_log(log, chosen.data),
+            chosen.protocol,
+            None if test is None else as_log(test, chosen.data),
+        )
         told.phase("training")
         first = train_on(split.train, chosen, validate_on=split, listener=told)
         last, best = first, first.run.best_epoch
@@ -227,8 +231,11 @@ def evaluate(
     ------
     ConfigError, DataError
     """
-    config = recommender.options.with_(**overrides).protocol
-    split = split_log(as_log(log), config, None if test is None else as_log(test))
+    options = recommender.options.with_(**overrides)
+    config = options.protocol
+    split = split_log(
+        as_log(log, options.data), config, None if test is None else as_log(test, options.data)
+    )
     vocabulary = recommender.vocabulary
     retrained = recommender.record.get("trained_on") != "train"
     before_test = split.train_and_validation if retrained else split.train
@@ -309,9 +316,11 @@ def baselines(log: InteractionLog, vocabulary: Vocabulary) -> dict[str, Scorer]:
     }
 
 
-def as_log(source: InteractionLog | Any) -> InteractionLog:
-    """Return ``source`` as a log, reading it where it is a path or a frame."""
-    return source if isinstance(source, InteractionLog) else read_interactions(source)
+def as_log(source: InteractionLog | Any, config: DataConfig) -> InteractionLog:
+    """Return ``source`` as a log; what is none yet is read and cleaned as ``config`` says."""
+    if isinstance(source, InteractionLog):
+        return source
+    return read_interactions(source, config=config)
 
 
 def _validation_figures(

@@ -18,6 +18,7 @@ from attrec.screen import (
     print_counts,
     print_evaluation,
     print_info,
+    print_log,
     print_pairs,
     print_recommendations,
     print_slices,
@@ -44,8 +45,9 @@ Log = Annotated[
     str,
     typer.Argument(
         metavar="LOG",
-        help="A file of events (CSV, TSV, ::, Parquet, .inter, or lines 'user item item …'), or "
-        "the name of a public data set such as ml-100k.",
+        help="Events: a file (CSV, TSV, ::, JSON Lines, Parquet, .inter, lines 'user item …'), a "
+        "pattern or folder of such files, a database's address, or a public data set's name such "
+        "as ml-100k.",
         show_default=False,
     ),
 ]
@@ -56,21 +58,6 @@ TestFile = Annotated[
     Path | None,
     typer.Option("--test", metavar="FILE", help="A given test file; LOG is then for training."),
 ]
-UserColumn = Annotated[
-    str | None,
-    typer.Option("--user", metavar="COLUMN", help="Column of users (or sessions), or its number.",
-                 rich_help_panel="Columns"),
-]  # fmt: skip
-ItemColumn = Annotated[
-    str | None,
-    typer.Option("--item", metavar="COLUMN", help="Column of items, or its number.",
-                 rich_help_panel="Columns"),
-]  # fmt: skip
-TimeColumn = Annotated[
-    str | None,
-    typer.Option("--time", metavar="COLUMN", help="Column of times, or its number; without one "
-                 "the order of the rows counts.", rich_help_panel="Columns"),
-]  # fmt: skip
 
 
 def main() -> None:
@@ -144,7 +131,7 @@ def data_simulate(
 
 
 @app.command()
-@with_options("model", "train", "protocol")
+@with_options("model", "train", "protocol", "data")
 def train(
     log: Log,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")] =
@@ -156,9 +143,6 @@ def train(
     test: TestFile = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Item file with "
                                                "titles.")] = None,
-    user: UserColumn = None,
-    item: ItemColumn = None,
-    time: TimeColumn = None,
     pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the training and "
                                                   "the attention of a window into it.")] = None,
     as_json: Json = False,
@@ -171,12 +155,9 @@ def train(
 
     options = Options.of(preset, config, **overrides)
     screen = Console(stderr=True, quiet=True) if as_json else console()
-    columns = {"user": user, "item": item, "time": time}
-    events, titles = _read(log, items, columns)
-    given = None if test is None else _read(str(test), None, columns)[0]
-    screen.print(_log_line(events), highlight=False)
-    for note in events.notes:
-        screen.print(f"  {note}", highlight=False, style="dim")
+    events, titles = _read(log, items, options.data)
+    given = None if test is None else _read(str(test), None, options.data)[0]
+    print_log(screen, events)
     with ConsoleListener(screen) as listener:
         result = fit(events, options=options, test=given, titles=titles, listener=listener)
     result.recommender.save(out)
@@ -194,7 +175,7 @@ def train(
 
 
 @app.command()
-@with_options("protocol")
+@with_options("protocol", "data")
 def evaluate(
     model: Model,
     log: Log,
@@ -203,9 +184,6 @@ def evaluate(
                        "(columns user, item, rank): judged beside, tested in pairs.")] = None,
     slices: Annotated[bool, typer.Option("--slices", help="Figures by length of history and "
                                          "popularity of the target too.")] = False,
-    user: UserColumn = None,
-    item: ItemColumn = None,
-    time: TimeColumn = None,
     as_json: Json = False,
     overrides: Any = None,
 ) -> None:  # fmt: skip
@@ -213,10 +191,11 @@ def evaluate(
     from attrec.api import evaluate as judge
     from attrec.recommender import Recommender
 
-    columns = {"user": user, "item": item, "time": time}
-    given = None if test is None else _read(str(test), None, columns)[0]
-    events, _ = _read(log, None, columns)
-    found = judge(Recommender.load(model), events, test=given, compare=compare, **overrides)
+    served = Recommender.load(model)
+    config = served.options.with_(**overrides).data
+    given = None if test is None else _read(str(test), None, config)[0]
+    events, _ = _read(log, None, config)
+    found = judge(served, events, test=given, compare=compare, **overrides)
     if as_json:
         _print_json(found.to_dict())
         return
@@ -360,24 +339,17 @@ def _draw(result: Any, folder: Path) -> None:
     draw_window(result.recommender, folder / "attention.png")
 
 
-def _read(source: str, items: Path | None, columns: Any) -> tuple[Any, Any]:
+def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:
     """Read a log, and titles where there are any; a public data set by its name."""
     from attrec.data.datasets import NAMES, fetch
     from attrec.data.items import read_item_titles
     from attrec.data.reading import read_interactions
 
-    path = Path(source)
-    if source in NAMES and not path.exists():
+    if source in NAMES and not Path(source).exists():
         found = fetch(source, echo=lambda line: Console(stderr=True).print(line, highlight=False))
-        path, items = found.interactions, items or found.items
-    log = read_interactions(path, **columns)
+        source, items = str(found.interactions), items or found.items
+    log = read_interactions(source, config=config)
     return log, None if items is None else read_item_titles(items)
-
-
-def _log_line(log: Any) -> str:
-    return (
-        f"{log.source}: {len(log):,} events of {log.num_users:,} users and {log.num_items:,} items"
-    )
 
 
 def _ids(text: str | None, parse: Any) -> list[Any] | None:

@@ -1,7 +1,7 @@
 """Every option, declared once.
 
 The command line's flags, the TOML file's keys and the Python arguments all derive from the fields
-of the three frozen classes below: a field carries its default, its range and its help text.
+of the four frozen classes below: a field carries its default, its range and its help text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from attrec.errors import ConfigError
@@ -20,6 +21,10 @@ Aggregation = Literal["mean", "sum", "max", "min"]
 Pairing = Literal["all", "one-to-one"]
 SplitName = Literal["leave-last-out", "global-time"]
 Ties = Literal["pessimistic", "optimistic", "item-order"]
+OnBadRow = Literal["error", "skip"]
+Duplicates = Literal["drop", "keep"]
+Repeats = Literal["keep", "first", "last"]
+Encoding = Literal["utf-8", "latin-1", "utf-16"]
 
 
 def _option(
@@ -38,7 +43,7 @@ def _option(
 
 @dataclass(frozen=True)
 class Config:
-    """What the three groups of options share: checks of type and range, and TOML in and out."""
+    """What the groups of options share: checks of type and range, and TOML in and out."""
 
     section: ClassVar[str] = ""
 
@@ -171,6 +176,47 @@ class ProtocolConfig(Config):
         object.__setattr__(self, "cutoffs", tuple(sorted(set(self.cutoffs))))
 
 
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """How a log is read and cleaned."""
+
+    section: ClassVar[str] = "data"
+
+    user: str | None = _option(
+        None, "column of users (or sessions), by its name or number; known names are looked for"
+    )
+    item: str | None = _option(None, "column of items, by its name or number")
+    time: str | None = _option(
+        None, "column of times, by its name or number; without one the order of the rows counts"
+    )
+    rating: str | None = _option(None, "column of ratings, by its name or number")
+    min_rating: float | None = _option(None, "keep only events with at least this rating")
+    where: str | None = _option(
+        None, "keep only rows for which this SQL condition holds, such as event = 'purchase'"
+    )
+    query: str | None = _option(None, "SQL query, where the log is a database")
+    format: str | None = _option(None, "format of the file, where its name does not say it")
+    header: bool | None = _option(None, "whether the first row names the columns")
+    encoding: Encoding = _option("utf-8", "how text is written: utf-8, latin-1, utf-16")
+    on_bad_row: OnBadRow = _option(
+        "error", "a row that cannot be read: error (stop there) or skip (leave out, count, show)"
+    )
+    duplicates: Duplicates = _option(
+        "drop", "events equal in user, item and time: drop all but the first, or keep"
+    )
+    repeats: Repeats = _option(
+        "keep", "an item that a user takes again: keep, or merge into the first or the last time"
+    )
+    min_user_events: int = _option(
+        1, "k-core: leave out users with fewer events, repeated with items until none is left",
+        low=1,
+    )  # fmt: skip
+    min_item_events: int = _option(1, "k-core: leave out items with fewer events", low=1)
+    cache: bool = _option(
+        True, "keep the encoded log of large files and reuse it while they have not changed"
+    )
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper-sparse": {"norm_clipping": True, "l2": 0.0},
     "paper-dense": {"norm_clipping": False, "l2": 0.001},
@@ -187,6 +233,7 @@ class Options:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     preset: str = DEFAULT_PRESET
 
     @classmethod
@@ -203,7 +250,7 @@ class Options:
         preset : str, optional
             A name of :data:`PRESETS`; without one the file's ``preset``, or ``paper-sparse``.
         file : path, optional
-            A TOML file with the tables ``[model]``, ``[train]`` and ``[protocol]``.
+            A TOML file with the tables ``[model]``, ``[train]``, ``[protocol]`` and ``[data]``.
         **overrides
             Any option by its name, whichever table it is in.
 
@@ -257,7 +304,7 @@ class Options:
         return cls(**parts, preset=str(values.get("preset", DEFAULT_PRESET)))
 
 
-_KINDS: tuple[type[Config], ...] = (ModelConfig, TrainConfig, ProtocolConfig)
+_KINDS: tuple[type[Config], ...] = (ModelConfig, TrainConfig, ProtocolConfig, DataConfig)
 
 
 @dataclass(frozen=True)
@@ -267,6 +314,7 @@ class OptionSpec:
     name: str
     section: str
     kind: Any
+    """Its type, without the None that stands for "not given"."""
     default: Any
     doc: str
 
@@ -277,7 +325,7 @@ def option_specs() -> list[OptionSpec]:
         OptionSpec(
             spec.name,
             kind.section,
-            get_type_hints(kind)[spec.name],
+            _unwrapped(get_type_hints(kind)[spec.name])[0],
             spec.default if spec.default is not MISSING else None,
             spec.metadata["doc"],
         )
@@ -314,8 +362,19 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
+def _unwrapped(kind: Any) -> tuple[Any, bool]:
+    """Return the type without None, and whether None was among it."""
+    choices = get_args(kind) if get_origin(kind) is UnionType else ()
+    if NoneType not in choices:
+        return kind, False
+    return next(choice for choice in choices if choice is not NoneType), True
+
+
 def _checked(section: str, name: str, kind: Any, value: Any) -> Any:
     """Return ``value`` as ``kind``, where that loses nothing."""
+    kind, optional = _unwrapped(kind)
+    if optional and value is None:
+        return None
     wrong = ConfigError(f"[{section}] {name} = {value!r}: expected {_kind_in_words(kind)}")
     if get_origin(kind) is Literal:
         if value in get_args(kind):
@@ -343,7 +402,7 @@ def _kind_in_words(kind: Any) -> str:
 
 
 def _check_range(section: str, name: str, value: Any, limits: dict[str, Any]) -> None:
-    if isinstance(value, bool | str | tuple):
+    if value is None or isinstance(value, bool | str | tuple):
         return
     low, high = limits["low"], limits["high"]
     too_low = value <= low if limits["open_low"] else value < low

@@ -12,7 +12,7 @@ import typer
 from attrec.config import OptionSpec, option_specs
 from attrec.errors import ConfigError
 
-PANELS = {"model": "Model", "train": "Training", "protocol": "Protocol"}
+PANELS = {"model": "Model", "train": "Training", "protocol": "Protocol", "data": "Data"}
 
 
 def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,7 +61,7 @@ def _flag(spec: OptionSpec) -> Any:
     ) is tuple else str(spec.default)  # fmt: skip
     return typer.Option(
         *names,
-        help=f"{spec.doc} [dim]\\[{default}][/dim]",
+        help=spec.doc if spec.default is None else f"{spec.doc} [dim]\\[{default}][/dim]",
         show_default=False,
         rich_help_panel=PANELS[spec.section],
         metavar=None if spec.kind is bool else _metavar(spec),

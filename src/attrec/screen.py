@@ -11,6 +11,7 @@ from rich.table import Table
 
 from attrec.answers import Recommendation, RecommendationTable
 from attrec.api import FitResult
+from attrec.data.interactions import InteractionLog
 from attrec.evaluation.evaluate import Evaluation
 from attrec.recommender import Recommender
 from attrec.report import evaluation_table, slices_table
@@ -41,6 +42,25 @@ def print_evaluation(screen: Console, evaluation: Evaluation) -> None:
         style="dim",
     )
     screen.print(f"Protocol: {evaluation.protocol}", style="dim", highlight=False)
+
+
+def print_log(screen: Console, log: InteractionLog) -> None:
+    """Show what was read, what was assumed, and what was taken out."""
+    screen.print(
+        f"{log.source}: {len(log):,} events of {log.num_users:,} users and {log.num_items:,} items",
+        highlight=False,
+    )
+    for note in log.notes:
+        style = "yellow" if note.startswith("WARNING") else "dim"
+        screen.print(f"  {note}", highlight=False, markup=False, style=style)
+    for step in log.steps:
+        if step.removed:
+            screen.print(
+                f"  left out {step.removed:,}: {step.what}; {step.left:,} events left",
+                highlight=False, markup=False, style="dim",
+            )  # fmt: skip
+        for example in step.examples:
+            screen.print(f"    {example}", highlight=False, markup=False, style="dim")
 
 
 def print_recommendations(

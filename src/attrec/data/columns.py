@@ -8,38 +8,50 @@ from dataclasses import dataclass
 
 from attrec.errors import DataError
 
-KNOWN_NAMES: dict[str, tuple[str, ...]] = {
-    "user": ("userid", "user", "uid", "username", "customerid", "customer", "visitorid", "visitor"),
-    "session": ("sessionid", "session", "sid"),
+KNOWN_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "user": (
+        ("userid", "user", "uid"),
+        ("customerid", "customer", "visitorid", "visitor", "accountid", "memberid", "clientid"),
+        ("username", "reviewerid"),
+    ),
+    "session": (("sessionid", "session", "sid"),),
     "item": (
-        "itemid", "item", "iid", "movieid", "movie", "productid", "product", "articleid", "article",
-        "trackid", "track", "songid", "song", "bookid", "book", "asin", "sku", "parentasin",
+        ("itemid", "item", "iid"),
+        (
+            "movieid", "movie", "productid", "product", "articleid", "article", "trackid", "track",
+            "songid", "song", "bookid", "book", "asin", "parentasin", "sku", "contentid",
+        ),
     ),
     "time": (
-        "timestamp", "time", "ts", "datetime", "date", "eventtime", "createdat", "unixtime",
-        "unixreviewtime", "position",
+        ("timestamp", "time", "ts", "datetime", "eventtime", "unixtime", "unixreviewtime"),
+        ("createdat", "boughtat", "purchasedat", "viewedat", "clickedat", "occurredat", "date"),
+        ("position",),
     ),
+    "rating": (("rating", "stars", "score", "overall"),),
 }  # fmt: skip
-"""Names that are recognised, best first; compared by `plain`."""
+"""Names that are recognised, in tiers, the surest first; compared by `plain`."""
 
 BY_POSITION: dict[int, dict[str, int]] = {
     2: {"user": 0, "item": 1},
     3: {"user": 0, "item": 1, "time": 2},
-    4: {"user": 0, "item": 1, "time": 3},
+    4: {"user": 0, "item": 1, "time": 3, "rating": 2},
 }
 """What the columns of a table without a header are, by their number; 4: the third is a rating."""
 
 Wanted = dict[str, str | int | None]
-"""For "user", "item" and "time": the name or 1-based position asked for, or None."""
+"""For each of `ROLES`: the name or 1-based position asked for, or None."""
+
+ROLES = ("user", "item", "time", "rating")
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Positions (from 0) of the columns; ``time`` is None where there is none."""
+    """Positions (from 0) of the columns; None where there is none."""
 
     user: int
     item: int
     time: int | None
+    rating: int | None
     notes: tuple[str, ...]
 
 
@@ -64,7 +76,7 @@ def is_header(cells: Sequence[str], wanted: Wanted) -> bool:
     >>> is_header(["user_id", "what"], nothing), is_header(["7", "9"], nothing)
     (True, False)
     """
-    known = {name for names in KNOWN_NAMES.values() for name in names}
+    known = {name for tiers in KNOWN_NAMES.values() for names in tiers for name in names}
     if any(plain(cell) in known for cell in cells):
         return True
     asked = [name for name in wanted.values() if isinstance(name, str) and not name.isdigit()]
@@ -81,16 +93,22 @@ def roles_by_name(names: Sequence[str], wanted: Wanted, place: str) -> Roles:
     """
     notes: list[str] = []
     found = _all_asked(names, wanted, place)
-    for role in ("user", "item", "time"):
+    guessed = []
+    for role in ROLES:
         if found[role] is None:
-            found[role] = _known(names, role, taken=found.values())
+            found[role] = _known(names, role, taken=found.values(), place=place)
+            if found[role] is not None and role != "rating":
+                guessed.append(role)
     if found["user"] is None:
-        session = _known(names, "session", taken=found.values())
+        session = _known(names, "session", taken=found.values(), place=place)
         if session is not None:
             found["user"] = session
             notes.append(f"no user column: each {names[session]!r} is a user")
     user, item = (_required(found[role], role, names, place) for role in ("user", "item"))
-    return _roles(user, item, found["time"], notes, place)
+    if guessed:
+        said = (f"{role} = {names[found[role] or 0]}" for role in guessed)
+        notes.insert(0, f"columns by their names: {', '.join(said)}")
+    return _roles(user, item, found, notes, place)
 
 
 def roles_by_position(count: int, wanted: Wanted, place: str) -> Roles:
@@ -110,18 +128,20 @@ def roles_by_position(count: int, wanted: Wanted, place: str) -> Roles:
     time = found["time"]
     said = f"column {user + 1} = user, column {item + 1} = item"
     said += "" if time is None else f", column {time + 1} = time"
-    return _roles(user, item, time, [f"no header: {said}"], place)
+    return _roles(user, item, found, [f"no header: {said}"], place)
 
 
-def _roles(user: int, item: int, time: int | None, notes: list[str], place: str) -> Roles:
+def _roles(
+    user: int, item: int, found: dict[str, int | None], notes: list[str], place: str
+) -> Roles:
     if user == item:
         raise DataError(
             f"{place}: column {user + 1} cannot hold both users and items; "
             "name two columns with user= and item="
         )
-    if time is None:
+    if found["time"] is None:
         notes.append("no time column: the order of the rows is the order in time")
-    return Roles(user, item, time, tuple(notes))
+    return Roles(user, item, found["time"], found["rating"], tuple(notes))
 
 
 def _same(cell: str, name: str) -> bool:
@@ -129,7 +149,7 @@ def _same(cell: str, name: str) -> bool:
 
 
 def _all_asked(names: Sequence[str], wanted: Wanted, place: str) -> dict[str, int | None]:
-    return {role: _asked(names, wanted[role], role, place) for role in ("user", "item", "time")}
+    return {role: _asked(names, wanted.get(role), role, place) for role in ROLES}
 
 
 def _asked(names: Sequence[str], wanted: str | int | None, role: str, place: str) -> int | None:
@@ -151,11 +171,21 @@ def _asked(names: Sequence[str], wanted: str | int | None, role: str, place: str
     )
 
 
-def _known(names: Sequence[str], role: str, taken: Iterable[int | None]) -> int | None:
+def _known(names: Sequence[str], role: str, taken: Iterable[int | None], place: str) -> int | None:
+    """Find the column of the surest tier; two of one tier are for the user to choose from."""
     reduced = [plain(name) for name in names]
     used = set(taken)
-    free = [reduced.index(known) for known in KNOWN_NAMES[role] if known in reduced]
-    return next((position for position in free if position not in used), None)
+    for tier in KNOWN_NAMES[role]:
+        found = [at for at, name in enumerate(reduced) if name in tier and at not in used]
+        if len(found) > 1 and role != "rating":
+            said = " and ".join(repr(names[at]) for at in found)
+            raise DataError(
+                f"{place}: the columns {said} may each hold the {role}s; "
+                f"pass {role}= (--{role}) with the name of one"
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def _required(position: int | None, role: str, names: Sequence[str], place: str) -> int:

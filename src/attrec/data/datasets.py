@@ -171,6 +171,11 @@ REGISTRY: dict[str, Registered] = {
 NAMES = tuple(REGISTRY)
 
 
+def cache_folder() -> Path:
+    """Return the folder that this package keeps files in."""
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("attrec"))
+
+
 def fetch(name: str, *, cache: str | Path | None = None, echo: Tell | None = None) -> Dataset:
     """Return a public data set, fetching it where it is not in the cache.
 
@@ -201,7 +206,7 @@ def fetch(name: str, *, cache: str | Path | None = None, echo: Tell | None = Non
         raise FetchError(f"no data set {name!r}; known: {', '.join(NAMES)}")
     tell: Tell = echo or (lambda line: None)
     entry = REGISTRY[name]
-    folder = Path(cache or os.environ.get(CACHE_VARIABLE) or pooch.os_cache("attrec")) / name
+    folder = (Path(cache) if cache else cache_folder()) / name
     files = [entry.interactions, *([entry.items] if entry.items else [])]
     if not all(_whole(folder / file.name, file) for file in files):
         _fetch_all(name, files, folder, tell)

@@ -6,20 +6,46 @@ Each distinct id becomes one Python string; no event does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from attrec.data.interactions import IdArray, InteractionLog
+from attrec.config import DataConfig
+from attrec.data.interactions import CleaningStep, IdArray, InteractionLog
+from attrec.data.locations import damaged
 from attrec.errors import DataError
+
+EXAMPLES = 5
+"""Bad rows that a summary shows."""
 
 _INTEGERS = re.compile(r"U?(TINYINT|SMALLINT|INTEGER|BIGINT)")
 _NUMBERS = re.compile(rf"{_INTEGERS.pattern}|U?HUGEINT|FLOAT|DOUBLE|DECIMAL.*")
 _DATES = re.compile(r"DATE|TIMESTAMP.*")
 _TEXTS = re.compile(r"VARCHAR|UUID|ENUM.*")
+_NO_ID = "lower({text}) IN ('', 'nan', 'null', 'none', '<na>')"
+_DAY = 86400.0
+_UNITS = {3: "milliseconds", 6: "microseconds", 9: "nanoseconds"}
+_LARGEST_SECONDS = 1e11
+"""The year 5138: a larger number is a time in a finer unit."""
+_SMALLEST_SECONDS = 1e8
+"""March 1973: smaller numbers may be counters, and say nothing of a unit."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: where it is, and the sentence about it."""
+
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        """Return the whole sentence."""
+        return f"{self.place}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -30,66 +56,146 @@ class Source:
     ----------
     name : str
         Where the rows come from, for messages.
-    user, item, time : str
-        Its columns, quoted for SQL; ``time`` is None where there is none.
+    user, item, time, rating : str
+        Its columns, quoted for SQL; ``time`` and ``rating`` are None where there are none.
     notes : tuple of str
         What was assumed.
     place : callable
-        Row (from 0) to where a person finds it.
+        Row (from 0, of those that the relation gives) to where a person finds it.
+    rejected : callable
+        The rows that the relation could not give, after it was read once.
     """
 
     name: str
     user: str
     item: str
     time: str | None
+    rating: str | None
     notes: tuple[str, ...]
     place: Callable[[int], str]
+    rejected: Callable[[], list[BadRow]] = field(default=list)
 
 
-def encode(db: duckdb.DuckDBPyConnection, source: Source) -> InteractionLog:
+def encode(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -> InteractionLog:
     """Check every row of the relation ``source`` in ``db`` and turn ids into codes.
 
     Raises
     ------
     DataError
-        A column has a type that cannot be used, a row cannot be parsed, an id is empty, a time is
-        not a number, or there is no row.
+        A column has a type that cannot be used; a row cannot be parsed, an id is empty, a time or
+        a rating is not a number, and ``config.on_bad_row`` is "error"; or no row is left.
     """
+    steps: list[CleaningStep] = []
+    _read_events(db, source, config)
+    count = _number(db, "SELECT count(*) FROM events")
+    rejected = source.rejected()
+    if rejected and config.on_bad_row == "error":
+        raise DataError(str(rejected[0]))
+    if count + len(rejected) == 0:
+        raise DataError(f"{source.name}: there are no rows; give at least one interaction")
+    if config.where is not None:
+        _keep(db, steps, f"rows for which {config.where} does not hold", "holds")
+        _some_left(source, steps, f"no row is left where {config.where}; change the condition")
+    bad = [*rejected, *_bad_rows(db, source, config)]
+    if bad and config.on_bad_row == "error":
+        raise DataError(str(bad[0]))
+    if config.min_rating is not None:
+        if source.rating is None:
+            raise DataError(
+                f"{source.name}: min_rating = {config.min_rating:g} needs a column of ratings and "
+                "none is known; name it with rating= (--rating)"
+            )
+        least = config.min_rating
+        _keep(db, steps, f"ratings below {least:g}", f"rating IS NULL OR rating >= {least!r}")
+    if bad:
+        _keep(db, steps, "rows that cannot be read", f"NOT ({_bad(source, config)})")
+        removed = steps[-1].removed + len(rejected)
+        steps[-1] = CleaningStep(
+            steps[-1].what, removed, steps[-1].left, tuple(map(str, bad[:EXAMPLES]))
+        )
+    _some_left(source, steps, "no row is left; lower min_rating, or look at the rows left out")
+    user_ids, user_codes = _codes(db, "user")
+    item_ids, item_codes = _codes(db, "item")
+    times, notes = None, list(source.notes)
+    if source.time is not None:
+        times, said = _in_seconds(db.execute(
+            'SELECT "time" AS t FROM events WHERE kept'
+        ).fetchnumpy()["t"])  # fmt: skip
+        notes += said
+    read = CleaningStep("rows read", 0, count + len(rejected))
+    return InteractionLog(
+        user_ids, item_ids, user_codes, item_codes, times, source.name, tuple(notes),
+        (read, *steps),
+    )  # fmt: skip
+
+
+def _read_events(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -> None:
+    """Fill the table ``events``: user, item, time, rating, and the flags ``holds`` and ``kept``."""
+    used = (source.user, source.item, source.time, source.rating)
     types = {
         column: row[1]
-        for column in (source.user, source.item, source.time)
+        for column in used
         if column is not None
         for row in db.execute(f"DESCRIBE SELECT {column} FROM source").fetchall()
     }
     columns = [
-        f'{_id_expression(source, source.user, types[source.user])} AS "user"',
-        f"{_id_expression(source, source.item, types[source.item])} AS item",
+        f'{_id_expression(db, source, source.user, types[source.user])} AS "user"',
+        f"{_id_expression(db, source, source.item, types[source.item])} AS item",
     ]
     if source.time is not None:
         columns.append(f'{_time_expression(source, source.time, types[source.time])} AS "time"')
+    if source.rating is not None and config.min_rating is not None:
+        columns.append(f"TRY_CAST({_text(source.rating, types)} AS DOUBLE) AS rating")
+    if config.where is not None:
+        columns.append(f"coalesce(({config.where}), false) AS holds")
     try:
-        db.execute(f"CREATE TEMP TABLE events AS SELECT {', '.join(columns)} FROM source")
+        db.execute(
+            f"CREATE TEMP TABLE events AS SELECT {', '.join(columns)}, true AS kept FROM source"
+        )
     except duckdb.Error as error:
+        wrong = duckdb.BinderException | duckdb.ParserException | duckdb.ConversionException
+        if config.where is not None and isinstance(error, wrong):
+            raise DataError(
+                f"{source.name}: the condition {config.where!r} cannot be understood "
+                f"({first_sentence(error)}); write SQL over the columns, such as event = 'buy'"
+            ) from error
+        said = str(error)
+        if "GZIP" in said or "ZSTD" in said.upper():
+            raise damaged(source.name, error) from error
         raise unreadable(source.name, error) from error
-    _check_rows(db, source)
-    user_ids, user_codes = _codes(db, "user")
-    item_ids, item_codes = _codes(db, "item")
-    times = None
-    if source.time is not None:
-        times = db.execute('SELECT "time" AS t FROM events').fetchnumpy()["t"]
-    return InteractionLog(
-        user_ids, item_ids, user_codes, item_codes, times, source.name, source.notes
-    )
 
 
-def _id_expression(source: Source, column: str, kind: str) -> str:
+def _text(column: str, types: dict[str, str]) -> str:
+    return f"({column} ->> '$')" if types[column] == "JSON" else column
+
+
+def _id_expression(db: duckdb.DuckDBPyConnection, source: Source, column: str, kind: str) -> str:
     if _INTEGERS.fullmatch(kind):
         return f"CAST({column} AS BIGINT)"
     if _TEXTS.fullmatch(kind):
-        return f"nullif(CAST({column} AS VARCHAR), '')"
+        text = f"CAST({column} AS VARCHAR)"
+        return f"CASE WHEN NOT {_NO_ID.format(text=text)} THEN {text} END"
+    if kind == "JSON":
+        return _json_id(db, source, column)
     raise DataError(
         f"{source.name}: column {column} holds {kind}, and ids are integers or strings; "
         "cast it to one of them"
+    )
+
+
+def _json_id(db: duckdb.DuckDBPyConnection, source: Source, column: str) -> str:
+    rows = db.execute(f"SELECT DISTINCT json_type({column}) FROM source").fetchall()
+    kinds = {row[0] for row in rows} - {None, "NULL"}
+    if kinds <= {"BIGINT", "UBIGINT"}:
+        return f"TRY_CAST({column} ->> '$' AS BIGINT)"
+    text = f"({column} ->> '$')"
+    if kinds == {"VARCHAR"}:
+        return f"CASE WHEN NOT {_NO_ID.format(text=text)} THEN {text} END"
+    words = {"BIGINT": "whole numbers", "UBIGINT": "whole numbers", "VARCHAR": "text"}
+    held = " and ".join(sorted({words.get(kind, kind.lower()) for kind in kinds}))
+    raise DataError(
+        f"{source.name}: column {column} holds {held}, and ids are all whole numbers or all text; "
+        "write them in one way"
     )
 
 
@@ -98,72 +204,170 @@ def _time_expression(source: Source, column: str, kind: str) -> str:
         return f"CAST({column} AS DOUBLE)"
     if _DATES.fullmatch(kind):
         return f"epoch({column})"
-    if _TEXTS.fullmatch(kind):
-        return f"coalesce(TRY_CAST({column} AS DOUBLE), epoch(TRY_CAST({column} AS TIMESTAMPTZ)))"
+    if _TEXTS.fullmatch(kind) or kind == "JSON":
+        text = f"({column} ->> '$')" if kind == "JSON" else column
+        return f"coalesce(TRY_CAST({text} AS DOUBLE), epoch(TRY_CAST({text} AS TIMESTAMPTZ)))"
     raise DataError(
         f"{source.name}: column {column} holds {kind}, and times are numbers or dates; "
         "cast it or name another column with time="
     )
 
 
-def _check_rows(db: duckdb.DuckDBPyConnection, source: Source) -> None:
-    timed = source.time is not None
-    bad_time = 'min(rowid) FILTER ("time" IS NULL OR NOT isfinite("time"))' if timed else "NULL"
-    count, no_user, no_item, no_time = db.execute(
-        'SELECT count(*), min(rowid) FILTER ("user" IS NULL), min(rowid) FILTER (item IS NULL), '
-        f"{bad_time} FROM events"
-    ).fetchall()[0]
-    if count == 0:
-        raise DataError(f"{source.name}: there are no rows; give at least one interaction")
-    for row, role in ((no_user, "user"), (no_item, "item")):
-        if row is not None:
-            raise DataError(
-                f"{source.place(row)}: the {role} is empty; write its id or take the row away"
-            )
-    if no_time is not None:
-        value = db.execute(
-            f"SELECT CAST({source.time} AS VARCHAR) FROM source LIMIT 1 OFFSET {no_time}"
-        ).fetchall()[0][0]
-        said = "the timestamp is empty" if value is None else f"timestamp {value!r} is not a number"
-        raise DataError(
-            f"{source.place(no_time)}: {said}; write a number or an ISO date, or name another "
-            "column with time="
+def _bad(source: Source, config: DataConfig) -> str:
+    """Return the condition under which a row of ``events`` cannot be used."""
+    return " OR ".join(condition for condition, _ in _faults(source, config))
+
+
+def _faults(source: Source, config: DataConfig) -> Iterator[tuple[str, str]]:
+    """Yield what can be wrong with a row: a condition, and the words for it."""
+    for role in ("user", "item"):
+        yield (
+            f'"{role}" IS NULL',
+            f"the {role} is empty; write its id or take the row away",
         )
+        yield (
+            f'contains(CAST("{role}" AS VARCHAR), chr(0))',
+            f"the {role} holds NUL bytes; the file was not written to its end: export it again",
+        )
+    if source.time is not None:
+        yield (
+            '"time" IS NULL OR NOT isfinite("time")',
+            "{time}; write a number or an ISO date, or name another column with time=",
+        )
+    if source.rating is not None and config.min_rating is not None:
+        yield "rating IS NULL", "{rating}; write a number, or name another column with rating="
+
+
+def _bad_rows(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -> list[BadRow]:
+    found = []
+    for condition, words in _faults(source, config):
+        rows = db.execute(
+            f"SELECT rowid FROM events WHERE kept AND ({condition}) ORDER BY 1 LIMIT {EXAMPLES}"
+        ).fetchall()
+        for (row,) in rows:
+            said = words.format(
+                time=_said(db, source.time, row, "timestamp"),
+                rating=_said(db, source.rating, row, "rating"),
+            ) if "{" in words else words  # fmt: skip
+            found.append((row, said))
+    found.extend(_mixed_units(db, source))
+    return [BadRow(source.place(row), said) for row, said in sorted(found)[:EXAMPLES]]
+
+
+def _said(db: duckdb.DuckDBPyConnection, column: str | None, row: int, what: str) -> str:
+    if column is None:
+        return ""
+    value = db.execute(
+        f"SELECT CAST({column} AS VARCHAR) FROM source LIMIT 1 OFFSET {row}"
+    ).fetchall()[0][0]
+    return f"the {what} is empty" if value in (None, "") else f"{what} {value!r} is not a number"
+
+
+_UNIT = (
+    f'CASE WHEN abs("time") < {_LARGEST_SECONDS} THEN 0 WHEN abs("time") < 1e14 THEN 3 '
+    'WHEN abs("time") < 1e17 THEN 6 ELSE 9 END'
+)
+
+
+def _mixed_units(db: duckdb.DuckDBPyConnection, source: Source) -> list[tuple[int, str]]:
+    """Mark times that stand in another unit than most, and return the first of them."""
+    if source.time is None:
+        return []
+    telling = f'kept AND isfinite("time") AND abs("time") >= {_SMALLEST_SECONDS}'
+    units = db.execute(
+        f"SELECT {_UNIT} AS unit, count(*) FROM events WHERE {telling} "
+        "GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
+    if len(units) < 2:
+        return []
+    usual = units[0][0]
+    words = {0: "seconds", **_UNITS}
+    rows = db.execute(
+        f'SELECT rowid, "time", {_UNIT} FROM events WHERE {telling} AND {_UNIT} <> {usual} '
+        f"ORDER BY 1 LIMIT {EXAMPLES}"
+    ).fetchall()
+    # A missing time is a bad row like any other: no second mechanism.
+    db.execute(f'UPDATE events SET "time" = NULL WHERE {telling} AND {_UNIT} <> {usual}')
+    return [
+        (
+            row,
+            f"timestamp {value:.0f} is in {words[unit]} where most are in {words[usual]}; "
+            "bring the column to one unit",
+        )
+        for row, value, unit in rows
+    ]
+
+
+def _in_seconds(times: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """Bring times to seconds; say which unit was read, and which times cannot be."""
+    sizes = np.abs(times)
+    notes: list[str] = []
+    telling = sizes[sizes >= _SMALLEST_SECONDS]
+    if len(telling) == 0:
+        return times, notes
+    largest = float(telling.max())
+    digits = next((d for d in (0, 3, 6) if largest < _LARGEST_SECONDS * 10**d), 9)
+    if digits:
+        times = times / 10.0**digits
+        notes.append(f"times are in {_UNITS[digits]} since 1970; kept as seconds")
+    if len(telling) < len(times) / 2:
+        return times, notes
+    future, early = times > time.time() + _DAY, times < 0
+    if future.any():
+        latest = datetime.fromtimestamp(min(float(times.max()), 2.5e11), UTC).date()
+        notes.append(
+            f"WARNING: {int(future.sum()):,} events lie in the future, the last on {latest}; "
+            "check the column of times"
+        )
+    if early.any():
+        notes.append(
+            f"WARNING: {int(early.sum()):,} events lie before 1970; check the column of times"
+        )
+    return times, notes
+
+
+def _keep(
+    db: duckdb.DuckDBPyConnection, steps: list[CleaningStep], what: str, condition: str
+) -> None:
+    before = _number(db, "SELECT count(*) FILTER (kept) FROM events")
+    db.execute(f"UPDATE events SET kept = false WHERE kept AND NOT ({condition})")
+    left = _number(db, "SELECT count(*) FILTER (kept) FROM events")
+    steps.append(CleaningStep(what, before - left, left))
+
+
+def _some_left(source: Source, steps: list[CleaningStep], words: str) -> None:
+    if steps and steps[-1].left == 0:
+        raise DataError(f"{source.name}: {words}")
+
+
+def _number(db: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(db.execute(query).fetchall()[0][0])
 
 
 def _codes(db: duckdb.DuckDBPyConnection, column: str) -> tuple[IdArray, npt.NDArray[np.int32]]:
     kind = db.execute(f'DESCRIBE SELECT "{column}" FROM events').fetchall()[0][1]
     if kind == "BIGINT":
-        values = db.execute(f'SELECT "{column}" AS c FROM events').fetchnumpy()["c"]
-        ids, codes = np.unique(values, return_inverse=True)
+        values = db.execute(f'SELECT "{column}" AS c FROM events WHERE kept').fetchnumpy()["c"]
+        ids, codes = np.unique(np.asarray(values), return_inverse=True)
         return ids, codes.astype(np.int32)
     # duckdb sorts text by its bytes in UTF-8, which is the order of code points.
     db.execute(
-        f'CREATE TEMP TYPE {column}_id AS ENUM (SELECT DISTINCT "{column}" FROM events ORDER BY 1)'
+        f"CREATE TEMP TYPE {column}_id AS ENUM "
+        f'(SELECT DISTINCT "{column}" FROM events WHERE kept ORDER BY 1)'
     )
     ids = db.execute(f"SELECT unnest(enum_range(NULL::{column}_id)) AS c").fetchnumpy()["c"]
     codes = db.execute(
-        f'SELECT enum_code(CAST("{column}" AS {column}_id)) AS c FROM events'
+        f'SELECT enum_code(CAST("{column}" AS {column}_id)) AS c FROM events WHERE kept'
     ).fetchnumpy()["c"]
     return np.asarray(ids, dtype=object), codes.astype(np.int32)
 
 
 def unreadable(name: str, error: duckdb.Error) -> DataError:
     """Say in one sentence where and why duckdb could not read the source ``name``."""
-    text = str(error)
-    line = re.search(r"CSV Error on Line: (\d+)", text)
-    place = f"{name}, line {line[1]}" if line else name
-    cells = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
-    if cells:
-        return DataError(
-            f"{place}: {cells[2]} columns where the first row has {cells[1]}; correct the row"
-        )
-    if "unicode" in text.lower():
-        return DataError(f"{place}: the text is not UTF-8; convert the file to UTF-8")
-    return DataError(f"{place}: the row cannot be read ({first_sentence(error)}); correct it")
+    return DataError(f"{name}: it cannot be read ({first_sentence(error)}); correct or convert it")
 
 
-def first_sentence(error: duckdb.Error) -> str:
+def first_sentence(error: Exception) -> str:
     """Return the line of duckdb's message that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("Original Line", "Invalid Input"))]

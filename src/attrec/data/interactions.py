@@ -16,6 +16,26 @@ IdArray = npt.NDArray[Any]
 """External ids: int64, or object holding ``str``."""
 
 
+@dataclass(frozen=True)
+class CleaningStep:
+    """What one step of reading and cleaning took out.
+
+    Attributes
+    ----------
+    what : str
+        In words, of what was taken out.
+    removed, left : int
+        Events.
+    examples : tuple of str
+        The first bad rows, each with its place.
+    """
+
+    what: str
+    removed: int
+    left: int
+    examples: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class InteractionLog:
     """Events in the order of their source, ids stored once and referred to by code.
@@ -37,6 +57,8 @@ class InteractionLog:
         Where the events came from, for messages.
     notes : tuple of str
         What a reader assumed and a person should know ("no header: columns by position").
+    steps : tuple of CleaningStep
+        What reading and cleaning took out, in order.
     """
 
     user_ids: IdArray
@@ -46,6 +68,7 @@ class InteractionLog:
     timestamps: npt.NDArray[np.float64] | None = None
     source: str = "the log"
     notes: tuple[str, ...] = ()
+    steps: tuple[CleaningStep, ...] = ()
 
     @classmethod
     def from_columns(
@@ -149,7 +172,14 @@ def concatenate(first: InteractionLog, second: InteractionLog) -> InteractionLog
     )
     source = first.source if first.source == second.source else f"{first.source}, {second.source}"
     return InteractionLog(
-        user_ids, item_ids, user_codes, item_codes, times, source, first.notes + second.notes
+        user_ids,
+        item_ids,
+        user_codes,
+        item_codes,
+        times,
+        source,
+        first.notes + second.notes,
+        first.steps + second.steps,
     )
 
 

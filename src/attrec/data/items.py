@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import duckdb
+
 from attrec.data.columns import KNOWN_NAMES, plain
+from attrec.data.locations import Location
 from attrec.data.text_files import existing_file, open_text, sniff_format
 from attrec.errors import DataError
 
@@ -41,13 +44,14 @@ def read_item_titles(path: str | Path) -> dict[str, str]:
     """
     file = existing_file(path)
     encoding = _encoding(file)
-    kind = sniff_format(file, encoding)
-    if kind in ("parquet", "lines"):
+    location, db = Location(str(file), file.name), duckdb.connect()
+    kind = sniff_format(location, db, encoding)
+    if kind in ("parquet", "lines", "jsonl"):
         raise DataError(
             f"{file.name}: titles are read from delimited text, not from {kind!r}; "
             "give a CSV file with the header item_id,title"
         )
-    text = open_text(file, kind, encoding)
+    text = open_text(location, db, kind, encoding)
     _, first = text.first_row()
     id_at, title_at, year_at, named = _columns(first, file.name)
     titles: dict[str, str] = {}
@@ -64,7 +68,7 @@ def read_item_titles(path: str | Path) -> dict[str, str]:
 
 def _columns(cells: Sequence[str], place: str) -> tuple[int, int, int | None, bool]:
     names = [plain(cell) for cell in cells]
-    id_at = _first_known(names, KNOWN_NAMES["item"])
+    id_at = _first_known(names, [name for tier in KNOWN_NAMES["item"] for name in tier])
     title_at = _first_known(names, _TITLES)
     if id_at is None and title_at is None and len(cells) > 1:
         return 0, 1, None, False
@@ -89,4 +93,4 @@ def _encoding(path: Path) -> str:
         path.read_bytes().decode()
     except UnicodeDecodeError:
         return "latin-1"
-    return "utf-8-sig"
+    return "utf-8"

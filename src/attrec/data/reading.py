@@ -1,4 +1,4 @@
-"""Files and frames in, one `InteractionLog` out; and a log back to CSV.
+"""Files, frames and databases in, one clean `InteractionLog` out; and a log back to CSV.
 
 duckdb parses, checks and encodes: each distinct id becomes one Python string, no event does.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,54 +18,61 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from attrec.config import DataConfig
+from attrec.data.cleaning import clean
 from attrec.data.columns import Roles, Wanted, is_header, roles_by_name, roles_by_position
-from attrec.data.encoding import Source, encode, first_sentence, unreadable
+from attrec.data.databases import is_database, query_into, shown_address
+from attrec.data.encoding import BadRow, Source, encode, first_sentence, unreadable
 from attrec.data.interactions import InteractionLog
-from attrec.data.text_files import FORMATS, TextFile, existing_file, open_text, sniff_format
+from attrec.data.locations import Location, damaged, find_files, literal
+from attrec.data.store import LogStore
+from attrec.data.text_files import FORMATS, TextFile, open_text, sniff_format
 from attrec.errors import DataError, MissingExtraError
+
+_JSON_HEAD = 1000
+"""Lines of JSON whose keys are taken for the columns."""
 
 
 def read_interactions(
-    source: Any,
-    *,
-    user: str | int | None = None,
-    item: str | int | None = None,
-    time: str | int | None = None,
-    format: str | None = None,  # noqa: A002
-    header: bool | None = None,
+    source: Any, *, config: DataConfig | None = None, **options: Any
 ) -> InteractionLog:
-    r"""Read who took what, and when, from a file or a frame.
+    r"""Read who took what, and when, from files, a frame or a database, and clean it.
 
-    Rows keep their order. Text files give string ids (``007`` stays ``007``); Parquet and frames
-    keep integers or strings. Without a user column, a session column gives the users. What was
-    assumed is said in the log's ``notes``.
+    Rows keep their order. Text files give string ids (``007`` stays ``007``); JSON, Parquet,
+    databases and frames keep integers or strings. Without a user column, a session column gives
+    the users. What was assumed is said in the log's ``notes``, what was taken out in its ``steps``.
 
     Parameters
     ----------
-    source : path or frame
+    source : path, address or frame
         CSV, TSV, ``::`` or ``|`` separated text, RecBole's ``.inter``, lines "user item item …"
-        (oldest first; a user may have several lines), Parquet; or a frame that narwhals knows
-        (Polars, also lazy, pandas, PyArrow).
-    user, item, time : str or int, optional
-        Name of a column, or its position from 1. Left out: known names are looked for; without a
-        header, 2 columns are user, item; 3 are user, item, time; 4 are user, item, rating, time.
-    format : {"csv", "tsv", "::", "psv", "inter", "lines", "parquet"}, optional
-        Left out: told from the suffix, else from the first line.
-    header : bool, optional
-        Whether the first row names the columns. Left out: it does if it holds a known name.
+        (oldest first; a user may have several lines), JSON Lines, Parquet; text also as ``.gz`` or
+        ``.zst``. A pattern (``logs/*.csv``) or a folder names many files of one format, in the
+        order of their names; folders called ``day=1`` give a column ``day``. Addresses that fsspec
+        knows (``s3://…``); ``sqlite:///file.db`` and ``postgresql://…`` with ``query``. Or a frame
+        that narwhals knows (Polars, also lazy, pandas, PyArrow).
+    config : DataConfig, optional
+        How to read and clean.
+    **options
+        Fields of `DataConfig` by their names, in place of those of ``config``: ``user``, ``item``,
+        ``time`` (a column's name, or its position from 1), ``where``, ``min_rating``, … Left out,
+        known column names are looked for; without a header, 2 columns are user, item; 3 are user,
+        item, time; 4 are user, item, rating, time.
 
     Returns
     -------
     InteractionLog
-        Ids sorted by code point (strings) or value (integers). Times are numbers as they stand;
-        dates, and ISO dates in text, become seconds since 1970-01-01 UTC.
+        Ids sorted by code point (strings) or value (integers). Times of day are seconds since
+        1970-01-01 UTC, whatever unit they were in; smaller numbers stay as they are.
 
     Raises
     ------
     DataError
         The source cannot be read as asked; the message names the row and the remedy.
+    ConfigError
+        An option has a value that it cannot have.
     MissingExtraError
-        A frame was given and PyArrow is not installed.
+        A frame or a database was given and PyArrow or a driver is not installed.
 
     Examples
     --------
@@ -73,11 +82,42 @@ def read_interactions(
     >>> log.user_ids.tolist(), log.item_ids.tolist(), log.item_codes.tolist()
     (['007', '7'], ['a', 'b'], [1, 0])
     """
-    wanted: Wanted = {"user": user, "item": item, "time": time}
+    given = {k: str(v) if type(v) is int and k in _COLUMNS else v for k, v in options.items()}
+    chosen = replace(config or DataConfig(), **_known_options(given))
     with _connect() as db:
-        if isinstance(source, str | os.PathLike):
-            return encode(db, _open_file(db, Path(source), wanted, format, header))
-        return encode(db, _open_frame(db, source, wanted))
+        if not isinstance(source, str | os.PathLike):
+            return clean(encode(db, _open_frame(db, source, chosen), chosen), chosen)
+        if is_database(source):
+            return clean(encode(db, _open_database(db, str(source), chosen), chosen), chosen)
+        files = find_files(os.fspath(source), db)
+        store = LogStore.of(files, chosen) if chosen.cache else None
+        kept = store.load() if store is not None else None
+        if kept is not None:
+            return kept
+        log = clean(encode(db, _open_files(db, files, chosen), chosen), chosen)
+    return log if store is None else store.save(log)
+
+
+_COLUMNS = ("user", "item", "time", "rating")
+
+
+def _known_options(options: dict[str, Any]) -> dict[str, Any]:
+    DataConfig.from_dict(options)
+    return options
+
+
+def column_names(source: str | Path) -> list[str]:
+    """Return the names of a file's columns; of text without a header the cells of its first row."""
+    with _connect() as db:
+        first = find_files(source, db)[0]
+        kind = sniff_format(first, db)
+        if kind == "parquet":
+            _scan_parquet(db, [first], first.name)
+            return [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
+        if kind == "jsonl":
+            text = TextFile(first, db, "lines", "\x01")
+            return _json_keys(db, [text], first.name)
+        return [cell.strip() for cell in open_text(first, db, kind).first_row()[1]]
 
 
 def write_csv(log: InteractionLog, path: str | Path) -> None:
@@ -120,57 +160,127 @@ def _connect() -> duckdb.DuckDBPyConnection:
     settings = {"autoinstall_known_extensions": "false", "temp_directory": spill}
     db = duckdb.connect(config=settings)
     db.execute("SET TimeZone = 'UTC'")
+    # From five values on it makes a join of IN (…), and a join does not keep the order of the rows.
+    db.execute("SET disabled_optimizers = 'in_clause'")
     return db
 
 
-def _open_file(
-    db: duckdb.DuckDBPyConnection,
-    source: Path,
-    wanted: Wanted,
-    format_: str | None,
-    header: bool | None,
-) -> Source:
-    path = existing_file(source)
-    kind = format_ or sniff_format(path)
+def _wanted(config: DataConfig) -> Wanted:
+    return {role: getattr(config, role) for role in _COLUMNS}
+
+
+def _open_files(db: duckdb.DuckDBPyConnection, files: list[Location], config: DataConfig) -> Source:
+    kinds = {config.format or sniff_format(file, db, config.encoding) for file in files}
+    kind = min(kinds)
     if kind not in FORMATS:
         raise DataError(f"format {kind!r} is unknown; choose one of {', '.join(FORMATS)}")
+    if len(kinds) > 1:
+        raise DataError(
+            f"{files[0].name}, …: these files are of several formats ({', '.join(sorted(kinds))}); "
+            "name those of one format by a pattern such as logs/*.csv"
+        )
     if kind == "parquet":
-        return _open_parquet(db, path, wanted)
-    text = open_text(path, kind)
-    if kind == "lines":
-        return _open_lines(db, text, wanted, header)
-    return _open_table(db, text, wanted, header)
+        return _open_parquet(db, files, config)
+    if kind == "jsonl":
+        return _open_json(db, files, config)
+    texts = [open_text(file, db, kind, config.encoding) for file in files]
+    return (_open_lines if kind == "lines" else _open_table)(db, texts, config)
 
 
-def _open_table(
-    db: duckdb.DuckDBPyConnection, text: TextFile, wanted: Wanted, header: bool | None
-) -> Source:
-    name = text.path.name
+def _together(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _open_table(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: DataConfig) -> Source:
+    text, wanted = texts[0], _wanted(config)
+    name = _together([each.name for each in texts])
     first_line, cells = text.first_row()
+    header = config.header
     named = text.format == "inter" or is_header(cells, wanted) if header is None else header
+    if named and all(len(list(islice(each.rows(), 2))) < 2 for each in texts):
+        raise DataError(f"{name}: there is a header and no row; add interactions")
+    columns = [f"c{position}" for position in range(len(cells))]
     if named:
-        if len(list(islice(text.rows(), 2))) < 2:
-            raise DataError(f"{name}: there is a header and no row; add interactions")
         names = [cell.split(":", 1)[0] if text.format == "inter" else cell for cell in cells]
-        roles = roles_by_name([cell.strip() for cell in names], wanted, name)
+        names = [cell.strip() for cell in names]
+        for each in texts[1:]:
+            if each.first_row()[1] != cells:
+                raise DataError(
+                    f"{each.name}: its columns are {', '.join(each.first_row()[1])} where "
+                    f"{text.name} has {', '.join(cells)}; give files of one form"
+                )
+        columns = names if len(set(map(str.lower, names))) == len(names) else columns
+    partitions = _partitions(texts[0].location, columns)
+    known = [*(names if named else ()), *partitions]
+    if named:
+        roles = roles_by_name(known, wanted, name)
     else:
         roles = roles_by_position(len(cells), wanted, f"{name} (without a header)")
-    columns = [f"c{position}" for position in range(len(cells))]
     # duckdb would take an empty line for the header; it counts a quoted row as one line.
-    _scan_text(db, text, columns, skip=first_line - 1 + named)
-    time = None if roles.time is None else columns[roles.time]
-    return Source(
-        name, columns[roles.user], columns[roles.item], time, roles.notes,
-        lambda row: f"{name}, line {text.line_of_row(row + named)}",
+    _scan_text(db, texts, columns, skip=first_line - 1 + named, partitioned=bool(partitions))
+    return _table_source(
+        name, [*columns, *partitions], roles,
+        lambda row: _place_in(db, texts, row, skipped=named), lambda: _rejects(db, texts),
     )  # fmt: skip
 
 
-def _open_lines(
-    db: duckdb.DuckDBPyConnection, text: TextFile, wanted: Wanted, header: bool | None
-) -> Source:
-    name = text.path.name
+def _partitions(location: Location, columns: Sequence[str]) -> list[str]:
+    """Return the columns that folders called ``name=value`` give."""
+    parts = Path(location.name).parts[:-1]
+    names = [part.split("=", 1)[0] for part in parts if "=" in part]
+    return [name for name in names if name not in columns]
+
+
+def _place_in(
+    db: duckdb.DuckDBPyConnection, texts: list[TextFile], row: int, *, skipped: int
+) -> str:
+    """Say in which file and line row ``row`` of the scan, which left out rejected lines, stands."""
+    rejected = {(reject.place) for reject in _rejects(db, texts)}
+    for text in texts:
+        for line, _ in islice(text.rows(), skipped, None):
+            place = f"{text.name}, line {line}"
+            if place in rejected:
+                continue
+            if row == 0:
+                return place
+            row -= 1
+    return texts[-1].name
+
+
+def _rejects(db: duckdb.DuckDBPyConnection, texts: list[TextFile]) -> list[BadRow]:
+    """Say which lines duckdb could not take apart, and why, in the order of the files."""
+    rows = db.execute(
+        "SELECT file_path, line, min(error_type)::VARCHAR, min(error_message) "
+        "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY 1, 2 ORDER BY 2"
+    ).fetchall()
+    order = {text.location.path: place for place, text in enumerate(texts)}
+    found = []
+    for path, line, kind, message in sorted(rows, key=lambda r: (order.get(r[0], 0), r[1])):
+        text = texts[order.get(path, 0)]
+        found.append(BadRow(f"{text.name}, line {line}", _reject_in_words(text, kind, message)))
+    return found
+
+
+def _reject_in_words(text: TextFile, kind: str, message: str) -> str:
+    if kind in ("MISSING COLUMNS", "TOO MANY COLUMNS"):
+        numbers = [word for word in message.replace(":", " ").split() if word.isdigit()]
+        if len(numbers) >= 2:
+            return f"{numbers[1]} columns where the first row has {numbers[0]}; correct the row"
+    if kind == "INVALID ENCODING":
+        return (
+            f"the text is not {text.encoding.upper()}; convert the file to UTF-8, "
+            "or pass encoding= (--encoding latin-1)"
+        )
+    if kind == "UNQUOTED VALUE":
+        return "a quotation mark is not closed; close it, or take the row away"
+    return f"the row cannot be read ({message.splitlines()[0]}); correct it"
+
+
+def _open_lines(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: DataConfig) -> Source:
+    text, wanted = texts[0], _wanted(config)
+    name = _together([each.name for each in texts])
     _, cells = text.first_row()
-    if header or is_header(cells, wanted):
+    if config.header or is_header(cells, wanted):
         raise DataError(
             f"{name}: lines 'user item item …' have no header; take its first line away, "
             "or separate the columns by commas and pass format='csv'"
@@ -180,7 +290,7 @@ def _open_lines(
             f"{name}: in lines 'user item item …' the first word is the user and the others are "
             "items; leave out user=, item= and time="
         )
-    _scan_text(db, text, ["line"], view="scanned")
+    _scan_text(db, texts, ["line"], view="scanned")
     words = "list_filter(string_split(translate(line, chr(9), ' '), ' '), lambda word: word <> '')"
     try:
         db.execute(
@@ -188,53 +298,136 @@ def _open_lines(
             "WHERE trim(line) <> ''"
         )
     except duckdb.Error as error:
-        raise unreadable(name, error) from error
-    lonely = db.execute("SELECT min(rowid) FROM lines WHERE len(words) < 2").fetchall()[0][0]
-    if lonely is not None:
-        raise DataError(
-            f"{name}, line {text.line_of_row(lonely)}: a user without an item; "
-            "write 'user item item …' or take the line away"
-        )
+        raise _unreadable_text(name, error) from error
+    lonely = [row[0] for row in db.execute(
+        "SELECT rowid FROM lines WHERE len(words) < 2 ORDER BY 1 LIMIT 100"
+    ).fetchall()]  # fmt: skip
     db.execute(
         'CREATE TEMP VIEW source AS SELECT words[1] AS "user", unnest(words[2:]) AS item FROM lines'
     )
+
+    def rejected() -> list[BadRow]:
+        alone = "a user without an item; write 'user item item …' or take the line away"
+        return [
+            *_rejects(db, texts),
+            *(BadRow(_place_in(db, texts, row, skipped=0), alone) for row in lonely),
+        ]
+
     notes = ("lines 'user item item …', oldest first: the order of the file is the order in time",)
-    return Source(name, "user", "item", None, notes, lambda row: f"{name}, event {row + 1}")
+    return Source(
+        name, "user", "item", None, None, notes, lambda row: f"{name}, event {row + 1}", rejected
+    )
 
 
 def _scan_text(
     db: duckdb.DuckDBPyConnection,
-    text: TextFile,
+    texts: list[TextFile],
     columns: list[str],
     *,
     view: str = "source",
     skip: int = 0,
+    partitioned: bool = False,
 ) -> None:
+    text = texts[0]
     delimiter = "\x01" if text.format == "lines" else text.delimiter
     quote = '"' if text.quoted else ""
-    types = ", ".join(f"'{column}': 'VARCHAR'" for column in columns)
+    types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
     db.execute(
-        f"CREATE TEMP VIEW {view} AS SELECT * FROM read_csv({_literal(text.path.resolve())}, "
-        f"delim = {_literal(delimiter)}, quote = '{quote}', escape = '{quote}', "
-        f"header = false, skip = {skip}, auto_detect = false, columns = {{{types}}})"
+        f"CREATE TEMP VIEW {view} AS SELECT * FROM read_csv({_paths(texts)}, "
+        f"delim = {literal(delimiter)}, quote = '{quote}', escape = '{quote}', "
+        f"header = false, skip = {skip}, auto_detect = false, columns = {{{types}}}, "
+        f"encoding = {literal(text.encoding)}, store_rejects = true, "
+        f"compression = {literal(text.location.compression)}, "
+        f"hive_partitioning = {str(partitioned).lower()}, hive_types_autocast = false)"
     )
 
 
-def _open_parquet(db: duckdb.DuckDBPyConnection, path: Path, wanted: Wanted) -> Source:
+def _paths(texts: list[TextFile]) -> str:
+    return f"[{', '.join(literal(text.location.path) for text in texts)}]"
+
+
+def _open_json(db: duckdb.DuckDBPyConnection, files: list[Location], config: DataConfig) -> Source:
+    texts = [TextFile(file, db, "lines", "\x01", config.encoding) for file in files]
+    name = _together([file.name for file in files])
+    names = _json_keys(db, texts, name)
+
+    def rejected() -> list[BadRow]:
+        rows = db.execute("SELECT rowid FROM lines WHERE NOT good ORDER BY 1").fetchall()
+        what = 'the line is no JSON object; write one such as {"user": 1, "item": 2} on each line'
+        shown = [BadRow(_place_in(db, texts, row, skipped=0), what) for (row,) in rows[:100]]
+        return [*_rejects(db, texts), *shown, *([BadRow(name, what)] * (len(rows) - len(shown)))]
+
+    if not names:
+        wrong = rejected()
+        raise DataError(str(wrong[0]) if wrong else f"{name}: there are no rows; add interactions")
+    picked = ", ".join(
+        f"json_extract(line, {literal('$.' + _quoted(key))}) AS {_quoted(key)}" for key in names
+    )
+    db.execute(f"CREATE TEMP VIEW source AS SELECT {picked} FROM lines WHERE good")
+    good = "SELECT rowid FROM lines WHERE good LIMIT 1 OFFSET "
+    return _table_source(
+        name, names, roles_by_name(names, _wanted(config), name),
+        lambda row: _place_in(
+            db, texts, db.execute(good + str(row)).fetchall()[0][0], skipped=0
+        ),
+        rejected,
+    )  # fmt: skip
+
+
+def _json_keys(db: duckdb.DuckDBPyConnection, texts: list[TextFile], name: str) -> list[str]:
+    """Scan lines into the table ``lines`` (line, good) and return the keys of the first ones."""
+    _scan_text(db, texts, ["line"], view="scanned")
     try:
         db.execute(
-            f"CREATE TEMP VIEW source AS SELECT * FROM read_parquet({_literal(path.resolve())})"
+            "CREATE TEMP TABLE lines AS SELECT line, json_valid(line) AND "
+            "json_type(CASE WHEN json_valid(line) THEN line END) = 'OBJECT' AS good FROM scanned "
+            "WHERE trim(line) <> ''"
+        )
+    except duckdb.Error as error:
+        raise _unreadable_text(name, error) from error
+    return [row[0] for row in db.execute(
+        "SELECT key FROM (SELECT unnest(json_keys(line)) AS key FROM "
+        f"(SELECT line FROM lines WHERE good LIMIT {_JSON_HEAD})) GROUP BY key ORDER BY key"
+    ).fetchall()]  # fmt: skip
+
+
+def _unreadable_text(name: str, error: duckdb.Error) -> DataError:
+    said = str(error)
+    if "GZIP" in said or "ZSTD" in said.upper():
+        return damaged(name, error)
+    return unreadable(name, error)
+
+
+def _open_parquet(
+    db: duckdb.DuckDBPyConnection, files: list[Location], config: DataConfig
+) -> Source:
+    name = _together([file.name for file in files])
+    _scan_parquet(db, files, name)
+    names = [row[0] for row in db.execute("DESCRIBE source").fetchall()]
+    return _table_source(name, names, roles_by_name(names, _wanted(config), name))
+
+
+def _scan_parquet(db: duckdb.DuckDBPyConnection, files: list[Location], name: str) -> None:
+    try:
+        db.execute(
+            "CREATE TEMP VIEW source AS SELECT * FROM read_parquet("
+            f"[{', '.join(literal(file.path) for file in files)}], union_by_name = true)"
         )
     except duckdb.Error as error:
         raise DataError(
-            f"{path.name}: this is not a Parquet file that can be read "
+            f"{name}: this is not a Parquet file that can be read "
             f"({first_sentence(error)}); check it or pass format="
         ) from error
+
+
+def _open_database(db: duckdb.DuckDBPyConnection, address: str, config: DataConfig) -> Source:
+    name = shown_address(address)
+    query_into(db, address, config.query)
     names = [row[0] for row in db.execute("DESCRIBE source").fetchall()]
-    return _named_source(path.name, names, roles_by_name(names, wanted, path.name))
+    return _table_source(name, names, roles_by_name(names, _wanted(config), name))
 
 
-def _open_frame(db: duckdb.DuckDBPyConnection, frame: Any, wanted: Wanted) -> Source:
+def _open_frame(db: duckdb.DuckDBPyConnection, frame: Any, config: DataConfig) -> Source:
     import narwhals as nw
 
     place = "the frame"
@@ -246,9 +439,10 @@ def _open_frame(db: duckdb.DuckDBPyConnection, frame: Any, wanted: Wanted) -> So
             "frame of Polars, pandas or PyArrow"
         ) from error
     names = known.collect_schema().names()
-    roles = roles_by_name([str(name) for name in names], wanted, place)
-    chosen = [names[at] for at in (roles.user, roles.item, roles.time) if at is not None]
-    narrow = known.select(*dict.fromkeys(chosen))
+    roles = roles_by_name([str(name) for name in names], _wanted(config), place)
+    used = (roles.user, roles.item, roles.time, roles.rating)
+    chosen = [names[at] for at in used if at is not None]
+    narrow = known if config.where else known.select(*dict.fromkeys(chosen))
     try:
         whole = narrow.collect() if isinstance(narrow, nw.LazyFrame) else narrow
         table = whole.to_arrow()
@@ -259,17 +453,27 @@ def _open_frame(db: duckdb.DuckDBPyConnection, frame: Any, wanted: Wanted) -> So
             f"{place}: a column holds values of several types ({error}); cast it to one"
         ) from error
     db.register("source", table)
-    return _named_source(place, names, roles)
+    return _table_source(place, [str(name) for name in names], roles)
 
 
-def _named_source(place: str, names: list[str], roles: Roles) -> Source:
-    quoted = ['"' + name.replace('"', '""') + '"' for name in names]
-    time = None if roles.time is None else quoted[roles.time]
+def _table_source(
+    place: str,
+    names: Sequence[str],
+    roles: Roles,
+    row_place: Callable[[int], str] | None = None,
+    rejected: Callable[[], list[BadRow]] = list,
+) -> Source:
+    user, item, time, rating = (
+        None if at is None else _quoted(names[at])
+        for at in (roles.user, roles.item, roles.time, roles.rating)
+    )
+    assert user is not None
+    assert item is not None
     return Source(
-        place, quoted[roles.user], quoted[roles.item], time, roles.notes,
-        lambda row: f"{place}, row {row + 1}",
+        place, user, item, time, rating, roles.notes,
+        row_place or (lambda row: f"{place}, row {row + 1}"), rejected,
     )  # fmt: skip
 
 
-def _literal(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
+from attrec.data.locations import Location
 from attrec.errors import DataError
 
 DELIMITERS = {
@@ -19,19 +22,23 @@ DELIMITERS = {
 }
 """The delimiter of each text format; ``lines`` is "user item item …", oldest item first."""
 
-FORMATS = (*DELIMITERS, "parquet")
+FORMATS = (*DELIMITERS, "jsonl", "parquet")
 """Every format that can be named."""
 
 _BY_SUFFIX = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".inter": "inter",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_UNREADABLE = {".gz", ".zip", ".bz2", ".zst", ".json", ".jsonl", ".ndjson", ".db", ".sqlite"}
-_UNREADABLE |= {".xlsx", ".feather", ".arrow", ".pkl", ".npy", ".npz"}
+_UNREADABLE = {".zip", ".bz2", ".xz", ".tar", ".xlsx", ".feather", ".arrow", ".npy", ".npz"}
+_PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".joblib"}
+_DATABASES = {".db", ".sqlite", ".sqlite3"}
 _TYPED_HEADER = (":token", ":float")
+_LONGEST_LINE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class TextFile:
 
     Parameters
     ----------
-    path : Path
+    location : Location
+    db : duckdb connection
+        Decompresses what Python's standard library cannot.
     format : str
         A key of `DELIMITERS`.
     delimiter : str
@@ -49,10 +58,16 @@ class TextFile:
         How bytes become text; a byte order mark is dropped.
     """
 
-    path: Path
+    location: Location
+    db: duckdb.DuckDBPyConnection
     format: str
     delimiter: str
-    encoding: str = "utf-8-sig"
+    encoding: str = "utf-8"
+
+    @property
+    def name(self) -> str:
+        """What a person calls the file."""
+        return self.location.name
 
     @property
     def quoted(self) -> bool:
@@ -61,14 +76,14 @@ class TextFile:
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the 1-based line and the cells of each row; empty lines are passed over."""
-        with self.path.open(encoding=self.encoding, errors="replace", newline="") as handle:
+        with self.location.lines(self.db, self.encoding) as lines:
             if not self.quoted:
-                for line, text in enumerate(handle, start=1):
+                for line, text in enumerate(lines, start=1):
                     bare = text.rstrip("\r\n")
                     if bare:
                         yield line, self._split(bare)
                 return
-            reader = csv.reader(handle, delimiter=self.delimiter)
+            reader = csv.reader(lines, delimiter=self.delimiter)
             line = 1
             try:
                 for cells in reader:
@@ -77,7 +92,7 @@ class TextFile:
                     line = reader.line_num + 1
             except csv.Error as error:
                 raise DataError(
-                    f"{self.path.name}, line {line}: the row cannot be read ({error}); "
+                    f"{self.name}, line {line}: the row cannot be read ({error}); "
                     "close its quotation marks"
                 ) from error
 
@@ -94,11 +109,7 @@ class TextFile:
         """
         for line, cells in self.rows():
             return line, cells
-        raise DataError(f"{self.path.name}: the file is empty; give a file with at least one row")
-
-    def line_of_row(self, row: int) -> int:
-        """Return the 1-based line on which row ``row`` (from 0, a header counts) begins."""
-        return next(line for index, (line, _) in enumerate(self.rows()) if index == row)
+        raise DataError(f"{self.name}: the file is empty; give a file with at least one row")
 
 
 def existing_file(source: str | Path) -> Path:
@@ -119,7 +130,7 @@ def existing_file(source: str | Path) -> Path:
     return path
 
 
-def sniff_format(path: Path, encoding: str = "utf-8-sig") -> str:
+def sniff_format(location: Location, db: duckdb.DuckDBPyConnection, encoding: str = "utf-8") -> str:
     """Tell the format of a file from its suffix, or from its first line.
 
     Raises
@@ -127,47 +138,64 @@ def sniff_format(path: Path, encoding: str = "utf-8-sig") -> str:
     DataError
         Neither says which format it is.
     """
-    suffix = path.suffix.lower()
+    suffix, name = location.suffix, location.name
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
-    with path.open("rb") as handle:
-        magic = handle.read(4)
-    if magic == b"PAR1":
-        return "parquet"
+    if suffix in _PICKLES:
+        raise DataError(
+            f"{name}: a pickle can run any code when it is opened, so none is; "
+            f"export the log as one of {', '.join(FORMATS)}"
+        )
+    if suffix in _DATABASES:
+        raise DataError(
+            f"{name}: a database is read by an address and a query; give "
+            f"sqlite:///{location.path} and --query 'SELECT user, item, time FROM …'"
+        )
     if suffix in _UNREADABLE:
         raise DataError(
-            f"{path.name}: files that end in {suffix} are not read; "
+            f"{name}: files that end in {suffix} are not read; "
             f"convert it to one of {', '.join(FORMATS)}"
         )
-    line = _first_line(path, encoding)
+    line = _first_line(location, db, encoding)
+    if line.startswith("PAR1"):
+        return "parquet"
+    if line.startswith("{"):
+        return "jsonl"
+    if line.startswith("["):
+        raise DataError(
+            f"{name}: this is one JSON array; write one object on each line (JSON Lines), "
+            "as jq -c '.[]' does"
+        )
     if any(kind in line for kind in _TYPED_HEADER):
         return "inter"
-    for name, mark in (("::", "::"), ("tsv", "\t"), ("psv", "|"), ("csv", ","), ("csv", ";")):
+    for kind, mark in (("::", "::"), ("tsv", "\t"), ("psv", "|"), ("csv", ","), ("csv", ";")):
         if mark in line:
-            return name
+            return kind
     if len(line.split()) > 1:
         return "lines"
     raise DataError(
-        f"{path.name}: its first line, {line[:60]!r}, has no delimiter that is known; "
+        f"{name}: its first line, {line[:60]!r}, has no delimiter that is known; "
         f"pass format= one of {', '.join(FORMATS)}"
     )
 
 
-def open_text(path: Path, format: str, encoding: str = "utf-8-sig") -> TextFile:  # noqa: A002
-    """Describe a text file of a known format; CSV's delimiter is counted in its first line.
-
-    Examples
-    --------
-    >>> open_text(Path("ratings.dat"), "::").delimiter
-    '::'
-    """
+def open_text(
+    location: Location,
+    db: duckdb.DuckDBPyConnection,
+    format: str,  # noqa: A002
+    encoding: str = "utf-8",
+) -> TextFile:
+    """Describe a text file of a known format; CSV's delimiter is counted in its first line."""
     delimiter = DELIMITERS[format]
     if format == "csv":
-        line = _first_line(path, encoding)
+        line = _first_line(location, db, encoding)
         delimiter = max((",", ";", "\t", "|"), key=line.count)
-    return TextFile(path, format, delimiter, encoding)
+    return TextFile(location, db, format, delimiter, encoding)
 
 
-def _first_line(path: Path, encoding: str) -> str:
-    with path.open(encoding=encoding, errors="replace") as handle:
-        return next((line.strip("\r\n") for line in handle if line.strip()), "")
+def _first_line(location: Location, db: duckdb.DuckDBPyConnection, encoding: str) -> str:
+    with location.lines(db, encoding) as lines:
+        for line in lines:
+            if line.strip():
+                return line[:_LONGEST_LINE].strip("\r\n")
+    return ""

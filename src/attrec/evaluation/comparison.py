@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 
@@ -14,8 +13,8 @@ from attrec.data.cases import Cases
 from attrec.data.columns import plain
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.ragged import Ragged
-from attrec.data.reading import read_interactions
-from attrec.data.text_files import existing_file, open_text, sniff_format
+from attrec.data.reading import column_names, read_interactions
+from attrec.data.text_files import existing_file
 from attrec.data.vocabulary import UNKNOWN, Vocabulary
 from attrec.errors import UnknownIdError
 from attrec.evaluation.metrics import MISSED
@@ -51,8 +50,9 @@ class ComparedLists:
 def read_lists(path: str | Path) -> InteractionLog:
     """Read a recommendation file: one row for each user and item, in a log ordered best first.
 
-    CSV, TSV or Parquet with columns for user and item, and one of `ORDER_COLUMNS` (without one the
-    rows of a user are in order). `attrec recommend --all --out` writes such a file.
+    CSV, TSV, JSON Lines or Parquet with columns for user and item, and one of `ORDER_COLUMNS`
+    (without one the rows of a user are in order). `attrec recommend --all --out` writes such
+    a file.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read_lists(path: str | Path) -> InteractionLog:
     """
     file = existing_file(path)
     order = _order_column(file)
-    log = read_interactions(file, time=order)
+    log = read_interactions(file, time=order, duplicates="keep", cache=False)
     if order is None:
         return replace(log, timestamps=None)
     assert log.timestamps is not None
@@ -119,17 +119,7 @@ def rank_in_lists(
 
 
 def _order_column(file: Path) -> str | None:
-    kind = sniff_format(file)
-    if kind == "parquet":
-        names = [
-            str(row[0])
-            for row in duckdb.execute(
-                "DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]
-            ).fetchall()
-        ]
-    else:
-        names = [cell.strip() for cell in open_text(file, kind).first_row()[1]]
-    by_plain_name = {plain(name): name for name in names}
+    by_plain_name = {plain(name): name for name in column_names(file)}
     return next((by_plain_name[name] for name in ORDER_COLUMNS if name in by_plain_name), None)
 
 

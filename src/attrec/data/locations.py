@@ -1,0 +1,169 @@
+"""Where a log lies: a file, a pattern, a partitioned folder, an address that fsspec knows."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from attrec.errors import DataError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+"""Suffix to duckdb's name of a compression."""
+
+_PATTERN = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Location:
+    """One file.
+
+    Parameters
+    ----------
+    path : str
+        What duckdb opens.
+    name : str
+        What a person reads.
+    remote : bool
+        Whether fsspec opens it.
+    """
+
+    path: str
+    name: str
+    remote: bool = False
+
+    @property
+    def compression(self) -> str:
+        """``none``, or a value of `COMPRESSIONS`."""
+        return COMPRESSIONS.get(Path(self.path).suffix.lower(), "none")
+
+    @property
+    def suffix(self) -> str:
+        """The suffix below the compression's, in lower case: ``.csv`` of ``a.csv.gz``."""
+        path = Path(self.path)
+        return (path.with_suffix("") if self.compression != "none" else path).suffix.lower()
+
+    @contextmanager
+    def lines(self, db: duckdb.DuckDBPyConnection, encoding: str) -> Iterator[Iterator[str]]:
+        """Yield the lines with their ends; bytes that are no text become U+FFFD.
+
+        Raises
+        ------
+        DataError
+            A compressed file is cut off or damaged.
+        """
+        # A mark at the beginning of UTF-8 is no text.
+        codec = {"utf-8": "utf-8-sig"}.get(encoding, encoding)
+        options: dict[str, Any] = {"encoding": codec, "errors": "replace", "newline": ""}
+        if not self.remote and self.compression == "none":
+            with Path(self.path).open(**options) as handle:
+                yield iter(handle)
+        elif not self.remote and self.compression == "gzip":
+            with gzip.open(self.path, "rt", **options) as handle:
+                yield self._checked(iter(handle))
+        else:
+            yield self._scanned(db, encoding)
+
+    def _checked(self, lines: Iterator[str]) -> Iterator[str]:
+        try:
+            yield from lines
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise damaged(self.name, error) from error
+
+    def _scanned(self, db: duckdb.DuckDBPyConnection, encoding: str) -> Iterator[str]:
+        reader = db.cursor()
+        try:
+            reader.execute(
+                f"SELECT line FROM read_csv({literal(self.path)}, delim = '\x01', quote = '', "
+                "escape = '', header = false, auto_detect = false, store_rejects = true, "
+                f"columns = {{'line': 'VARCHAR'}}, encoding = {literal(encoding)}, "
+                f"compression = {literal(self.compression)})"
+            )
+            while rows := reader.fetchmany(1024):
+                for (line,) in rows:
+                    yield f"{line or ''}\n"
+        except duckdb.Error as error:
+            raise damaged(self.name, error) from error
+
+
+def find_files(source: str | Path, db: duckdb.DuckDBPyConnection) -> list[Location]:
+    """Return the files that a path, a pattern, a folder or a remote address names, in order.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or a file is empty.
+    """
+    text = str(source)
+    if "://" in text:
+        return _remote_files(text, db)
+    path = Path(source)
+    if path.is_file():
+        found = [path]
+    elif path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_data(file, path)]
+        if not found:
+            raise DataError(f"{path}: this folder holds no file; name a log or a folder of logs")
+    elif _PATTERN & set(text):
+        found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - an absolute pattern too
+        found = [file for file in found if file.is_file()]
+        if not found:
+            raise DataError(f"{path}: no file has a name of this pattern; check the path")
+    else:
+        raise DataError(f"{path}: there is no such file; check the path")
+    for file in found:
+        if file.stat().st_size == 0:
+            raise DataError(f"{file.name}: the file is empty; give a file with at least one row")
+    return [Location(str(file.resolve()), _name(file, path)) for file in found]
+
+
+def damaged(name: str, error: Exception) -> DataError:
+    """Say that a compressed file cannot be read to its end."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "unreadable")
+    return DataError(f"{name}: the file is cut off or damaged ({said}); copy or export it again")
+
+
+def literal(value: object) -> str:
+    """Quote a value as text in SQL."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _is_data(file: Path, root: Path) -> bool:
+    """Leave out hidden files and what writers of partitioned folders leave (``_SUCCESS``)."""
+    parts = file.relative_to(root).parts
+    return file.is_file() and not any(part.startswith((".", "_")) for part in parts)
+
+
+def _name(file: Path, asked: Path) -> str:
+    return str(file.relative_to(asked)) if asked.is_dir() else file.name
+
+
+def _remote_files(address: str, db: duckdb.DuckDBPyConnection) -> list[Location]:
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+        found = system.glob(path) if _PATTERN & set(path) else [path]
+        found = [name for name in found if system.isfile(name)]
+        sizes = [system.size(name) for name in found]
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{address}: cannot be opened ({error}); check the address") from error
+    except OSError as error:
+        raise DataError(f"{address}: cannot be reached ({error}); check the address") from error
+    if not found:
+        raise DataError(f"{address}: there is no such file; check the address")
+    if 0 in sizes:
+        raise DataError(
+            f"{found[sizes.index(0)]}: the file is empty; give a file with at least one row"
+        )
+    db.register_filesystem(system)
+    scheme = address.split("://", 1)[0]
+    paths = [f"{scheme}://{name.split('://', 1)[-1].lstrip('/')}" for name in found]
+    return [Location(path, path.rsplit("/", 1)[-1], remote=True) for path in paths]
