@@ -52,7 +52,9 @@ READING = {
     "min_user_events": 3,
     "min_item_events": 3,
 }
-TESTED_BELOW = {"query", "cache", "threads", "device", "patience", "selection_metric", "ties"}
+TESTED_ELSEWHERE = {"query", "cache", "checkpoint_seconds"}
+"""In tests/data/test_sources.py and tests/training/test_checkpoint.py."""
+TESTED_BELOW = {"threads", "device", "patience", "selection_metric", "ties"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def tables(result):
 
 
 def test_every_option_is_tried_here():
-    named = set(OTHER) | set(SEEN_IN_FIGURES) | set(READING) | TESTED_BELOW
+    named = set(OTHER) | set(SEEN_IN_FIGURES) | set(READING) | TESTED_BELOW | TESTED_ELSEWHERE
     assert named == {spec.name for spec in option_specs()}
 
 

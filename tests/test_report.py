@@ -9,7 +9,8 @@ import attrec
 from attrec.progress import ConsoleListener
 from attrec.report import draw_attention, draw_training, draw_window
 from attrec.screen import PIPE_WIDTH, console, print_counts, print_evaluation, print_slices
-from attrec.training.trainer import Epoch, Progress
+from attrec.training.checkpoint import Epoch
+from attrec.training.trainer import Progress
 
 SMALL = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "init_std": 0.3}
 

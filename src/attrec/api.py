@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,9 @@ from attrec.explain import attention_profile
 from attrec.model.network import AttRecNetwork
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import NetworkScorer
-from attrec.training.trainer import Epoch, Progress, TrainingRun, train
+from attrec.training.checkpoint import Checkpointer, Epoch, FirstTraining, TrainingRun
+from attrec.training.memory import check_memory
+from attrec.training.trainer import Progress, train
 
 PROFILE_WINDOWS = 5000
 """Windows that the training report reads the attention from."""
@@ -48,6 +51,13 @@ class Listener:
 
     def epoch(self, epoch: Epoch) -> None:
         """Tell that an epoch ended."""
+
+    def stop_requested(self) -> bool:
+        """Answer, after each step, whether the training shall save and stop."""
+        return False
+
+    def going_on(self, epoch: int, steps: int) -> None:
+        """Tell that a training goes on from its checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +131,7 @@ def fit(
     test: InteractionLog | Any | None = None,
     titles: Mapping[str, str | None] | None = None,
     listener: Listener | None = None,
+    checkpoint: str | Path | None = None,
     **overrides: Any,
 ) -> FitResult:
     """Bring an interaction log to a recommender, and say how good it is.
@@ -142,7 +153,11 @@ def fit(
     titles : mapping, optional
         Title of an item by the text of its id.
     listener : Listener, optional
-        Told about progress.
+        Told about progress, and asked whether to stop.
+    checkpoint : path, optional
+        Folder in which the training keeps where it stands, every ``checkpoint_seconds``. A call
+        with the same data and options goes on from it, to the same bits. It stays when the
+        training ended: remove it once the result is saved.
 
     Returns
     -------
@@ -151,6 +166,14 @@ def fit(
     Raises
     ------
     ConfigError, DataError, DeviceError
+    MemoryNeededError
+        The model cannot fit.
+    TrainingError
+        The loss is not finite; the checkpoint keeps the last good state.
+    InterruptedTraining
+        The listener asked to stop; the checkpoint keeps the state.
+    CheckpointError
+        The checkpoint belongs to other data or options.
     """
     chosen = options or Options.of(preset, config_file, **overrides)
     told = listener or Listener()
@@ -162,12 +185,19 @@ def fit(
             chosen.protocol,
             None if test is None else as_log(test, chosen.data),
         )
+        check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
+        keeper = _checkpointer(checkpoint, split, chosen, told)
         told.phase("training")
-        first = train_on(split.train, chosen, validate_on=split, listener=told)
+        first = train_on(split.train, chosen, validate_on=split, listener=told, checkpointer=keeper)
         last, best = first, first.run.best_epoch
         if chosen.train.retrain:
             told.phase("retraining")
-            last = train_on(split.train_and_validation, chosen, num_epochs=best, listener=told)
+            if keeper is not None:
+                keeper.first = FirstTraining(first.network.state_dict(), first.run)
+            last = train_on(
+                split.train_and_validation, chosen, num_epochs=best, listener=told,
+                checkpointer=keeper, phase="retraining",
+            )  # fmt: skip
         told.phase("judging")
         before_test = split.train_and_validation if chosen.train.retrain else split.train
         systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(last.network)}
@@ -265,6 +295,8 @@ def train_on(
     listener: Listener | None = None,
     network_class: type[AttRecNetwork] = AttRecNetwork,
     make_scorer: Callable[[AttRecNetwork], Scorer] = NetworkScorer,
+    checkpointer: Checkpointer | None = None,
+    phase: str = "training",
 ) -> Trained:
     """Train a network on all events of ``log``.
 
@@ -281,12 +313,21 @@ def train_on(
         The network, or a subclass with other equations.
     make_scorer : callable
         How such a network is judged.
+    checkpointer : Checkpointer, optional
+        Keeps where the training stands; what it has of ``phase`` is gone on from.
     """
     told = listener or Listener()
     vocabulary = Vocabulary.fit(log)
     network = network_class(
         options.model, vocabulary.num_users, vocabulary.num_items, seed=options.train.seed
     ).to(_device(options.train.device))
+    if checkpointer is not None:
+        if phase == "training" and checkpointer.first is not None:
+            network.load_state_dict(checkpointer.first.network)
+            return Trained(network, vocabulary, checkpointer.first.run, make_scorer)
+        stood = checkpointer.standing_of(phase)
+        if stood is not None:
+            told.going_on(*stood)
     judge = None
     if validate_on is not None:
         cases = encode_cases(validate_on.validation, validate_on.log, vocabulary)
@@ -302,6 +343,8 @@ def train_on(
         validate=judge,
         on_progress=told.progress,
         on_epoch=told.epoch,
+        checkpointer=checkpointer,
+        phase=phase,
     )
     return Trained(network, vocabulary, run, make_scorer)
 
@@ -348,6 +391,37 @@ def _recommender(
     vocabulary = trained.vocabulary.with_users_of(split.log)
     histories = Sequences.from_log(split.log, vocabulary)
     return Recommender(trained.network, vocabulary, histories, options, titles)
+
+
+def _checkpointer(
+    folder: str | Path | None, split: Split, options: Options, told: Listener
+) -> Checkpointer | None:
+    if folder is None:
+        return None
+    # Where and how often does not change what is learnt. Defaults are left out: an option that a
+    # later version adds makes no earlier checkpoint another training.
+    usual = Options().to_dict()
+    free = ("device", "threads", "checkpoint_seconds")
+    given = {
+        section: {
+            name: value
+            for name, value in values.items()
+            if name not in free and value != usual[section][name]
+        }
+        for section, values in options.to_dict().items()
+        if section in ("model", "train", "protocol")
+    }
+    identity = {
+        "data": split.log.fingerprint(),
+        "parts": hashlib.sha256(
+            b"".join(
+                held.user_codes.tobytes() + held.targets.values.tobytes()
+                for held in (split.validation, split.test)
+            )
+        ).hexdigest(),
+        **{f"options ([{section}])": values for section, values in given.items()},
+    }
+    return Checkpointer(folder, identity, options.train.checkpoint_seconds, told.stop_requested)
 
 
 def _check_metric(name: str) -> None:

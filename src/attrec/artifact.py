@@ -34,7 +34,6 @@ from safetensors.torch import load_file, save_file
 
 from attrec.errors import ArtifactError
 
-FORMAT = "attrec-model"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _DATA_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|json)")
@@ -42,6 +41,26 @@ _UNFINISHED = re.compile(r"\.attrec-.*\.tmp")
 
 Tensors = Mapping[str, torch.Tensor]
 Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder is for: the name of its format, and how a person speaks of it."""
+
+    format: str
+    noun: str
+    writer: str
+    remedy: str
+
+
+MODEL = Kind(
+    "attrec-model", "model", "`attrec train` or Recommender.save",
+    "copy the whole folder again, or retrain",
+)  # fmt: skip
+CHECKPOINT = Kind(
+    "attrec-checkpoint", "checkpoint", "a training that was stopped",
+    "remove it, and the training starts again",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +100,7 @@ def save_artifact(
     summary: Document,
     tensors: Mapping[str, Tensors],
     documents: Mapping[str, Document],
+    kind: Kind = MODEL,
 ) -> None:
     """Write a folder, or replace the artifact that it holds.
 
@@ -94,6 +114,8 @@ def save_artifact(
         A safetensors file for each part; part names are lower-case letters.
     documents : mapping of JSON-able mapping
         A JSON file for each part.
+    kind : Kind
+        Model or checkpoint.
 
     Raises
     ------
@@ -101,7 +123,7 @@ def save_artifact(
         The folder holds something else, or cannot be written.
     """
     path = Path(folder)
-    _check_ours(path)
+    _check_ours(path, kind)
     try:
         path.mkdir(parents=True, exist_ok=True)
         files = {
@@ -111,7 +133,7 @@ def save_artifact(
         for part, document in documents.items():
             files[part] = _put(path, part, "json", _json_writer(document))
         manifest = {
-            "format": FORMAT,
+            "format": kind.format,
             "format_version": FORMAT_VERSION,
             "attrec_version": attrec_version(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -124,17 +146,40 @@ def save_artifact(
         _remove_unnamed(path, {entry["name"] for entry in files.values()})
     except OSError as error:
         raise ArtifactError(
-            f"{path}: the model cannot be written ({error.strerror or error}); "
+            f"{path}: the {kind.noun} cannot be written ({error.strerror or error}); "
             "choose a folder that is writable and has room"
         ) from error
     except (TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: the model's record cannot be written as JSON ({error}); "
+            f"{path}: the {kind.noun}'s record cannot be written as JSON ({error}); "
             "give texts, finite numbers, lists and mappings"
         ) from error
 
 
-def load_artifact(folder: str | Path) -> Artifact:
+def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
+    """Raise unless `save_artifact` could write there: asked before long work, not after it.
+
+    Raises
+    ------
+    ArtifactError
+        The folder holds something else, or cannot be written.
+    """
+    path = Path(folder)
+    _check_ours(path, kind)
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write_unfinished(path, lambda file: file.touch()).unlink()
+        if made:
+            path.rmdir()
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: the {kind.noun} cannot be written ({error.strerror or error}); "
+            "choose a folder that is writable and has room"
+        ) from error
+
+
+def load_artifact(folder: str | Path, kind: Kind = MODEL) -> Artifact:
     """Read what `save_artifact` wrote, and check every byte of it.
 
     Raises
@@ -143,22 +188,22 @@ def load_artifact(folder: str | Path) -> Artifact:
         There is no artifact, it is damaged, or its format is newer than this version reads.
     """
     path = Path(folder)
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, kind)
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     documents: dict[str, dict[str, Any]] = {}
     for part, entry in manifest["files"].items():
-        file = _checked_file(path, entry)
+        file = _checked_file(path, entry, kind)
         try:
             if file.suffix == ".json":
                 documents[part] = _object(json.loads(file.read_bytes()))
             else:
                 tensors[part] = load_file(file)
         except (SafetensorError, ValueError, OSError, RecursionError) as error:
-            raise _damaged(file, f"cannot be read: {error}") from error
+            raise _damaged(file, f"cannot be read: {error}", kind) from error
     return Artifact(manifest, tensors, documents)
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
+def read_manifest(folder: str | Path, kind: Kind = MODEL) -> dict[str, Any]:
     """Read ``manifest.json`` alone and check format, version and the form of its entries.
 
     Raises
@@ -171,31 +216,31 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         manifest = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(
-            f"{folder}: there is no saved model ({MANIFEST} is missing); give the folder that "
-            "`attrec train` or Recommender.save wrote"
+            f"{folder}: there is no saved {kind.noun} ({MANIFEST} is missing); give the folder "
+            f"that {kind.writer} wrote"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file, f"cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise _damaged(file, f"cannot be read: {error}", kind) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != kind.format:
         raise ArtifactError(
-            f"{file}: is not the manifest of an AttRec model (no format {FORMAT!r}); give the "
-            "folder that `attrec train` or Recommender.save wrote"
+            f"{file}: is not the manifest of an AttRec {kind.noun} (no format {kind.format!r}); "
+            f"give the folder that {kind.writer} wrote"
         )
-    _check_version(file, manifest)
+    _check_version(file, manifest, kind)
     entries = manifest.get("files")
     if not (
         isinstance(entries, dict)
         and isinstance(manifest.get("summary"), dict)
         and all(_is_entry(entry) for entry in entries.values())
     ):
-        raise _damaged(file, "its summary or its list of files has not the form of format 1")
+        raise _damaged(file, "its summary or its list of files has not the form of format 1", kind)
     return manifest
 
 
-def _check_version(file: Path, manifest: dict[str, Any]) -> None:
+def _check_version(file: Path, manifest: dict[str, Any], kind: Kind) -> None:
     version = manifest.get("format_version")
     if type(version) is not int or version < 1:
-        raise _damaged(file, f"format_version is {version!r}, not a whole number from 1")
+        raise _damaged(file, f"format_version is {version!r}, not a whole number from 1", kind)
     if version > FORMAT_VERSION:
         writer = manifest.get("attrec_version", "a later version")
         raise ArtifactError(
@@ -216,16 +261,16 @@ def _is_entry(entry: Any) -> bool:
     )
 
 
-def _checked_file(folder: Path, entry: dict[str, Any]) -> Path:
+def _checked_file(folder: Path, entry: dict[str, Any], kind: Kind) -> Path:
     file: Path = folder / entry["name"]
     try:
         size = file.stat().st_size
         if size != entry["bytes"]:
-            raise _damaged(file, f"has {size} bytes where {entry['bytes']} were written")
+            raise _damaged(file, f"has {size} bytes where {entry['bytes']} were written", kind)
         if _sha256(file) != entry["sha256"]:
-            raise _damaged(file, "its SHA-256 is not the one in the manifest")
+            raise _damaged(file, "its SHA-256 is not the one in the manifest", kind)
     except OSError as error:
-        raise _damaged(file, f"cannot be read: {error.strerror}") from error
+        raise _damaged(file, f"cannot be read: {error.strerror}", kind) from error
     return file
 
 
@@ -235,26 +280,26 @@ def _object(document: Any) -> dict[str, Any]:
     return document
 
 
-def _damaged(file: Path, what: str) -> ArtifactError:
-    return ArtifactError(f"{file}: is damaged ({what}); copy the whole folder again, or retrain")
+def _damaged(file: Path, what: str, kind: Kind) -> ArtifactError:
+    return ArtifactError(f"{file}: is damaged ({what}); {kind.remedy}")
 
 
-def _check_ours(folder: Path) -> None:
+def _check_ours(folder: Path, kind: Kind) -> None:
     """Refuse a path that holds something that `save_artifact` did not write."""
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ArtifactError(f"{folder}: is a file; give a folder for the model")
+        raise ArtifactError(f"{folder}: is a file; give a folder for the {kind.noun}")
     names = [entry.name for entry in folder.iterdir()]
     if MANIFEST in names:
         try:
-            read_manifest(folder)
+            read_manifest(folder, kind)
         except ArtifactError as error:
             raise ArtifactError(f"{error}; or save to another folder") from error
     elif not all(_DATA_NAME.fullmatch(name) or _UNFINISHED.fullmatch(name) for name in names):
         raise ArtifactError(
-            f"{folder}: holds something that is not an AttRec model ({min(names)}, …); give a new "
-            "or an empty folder"
+            f"{folder}: holds something that is not an AttRec {kind.noun} ({min(names)}, …); give "
+            "a new or an empty folder"
         )
 
 

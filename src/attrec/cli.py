@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from attrec.errors import AttRecError, RequestError
+from attrec.errors import AttRecError, InterruptedTraining, RequestError
 from attrec.flags import with_options
 from attrec.screen import (
     console,
@@ -145,22 +146,45 @@ def train(
                                                "titles.")] = None,
     pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the training and "
                                                   "the attention of a window into it.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where a stopped "
+        "training is kept; OUT.checkpoint when left out.", show_default=False)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again, whatever was kept.")] =
+        False,
     as_json: Json = False,
     overrides: Any = None,
 ) -> None:  # fmt: skip
-    """Train on a log, judge on its held-out part, and save a model that can be asked."""
+    """Train on a log, judge on its held-out part, and save a model that can be asked.
+
+    Ctrl-C saves where the training stands; the same command goes on from there.
+    """
     from attrec.api import fit
+    from attrec.artifact import CHECKPOINT, check_target
     from attrec.config import Options
     from attrec.progress import ConsoleListener
+    from attrec.signals import stop_on_signals
 
     options = Options.of(preset, config, **overrides)
     screen = Console(stderr=True, quiet=True) if as_json else console()
+    kept = checkpoint or out.with_name(f"{out.name}.checkpoint")
+    check_target(out)
+    if fresh:
+        shutil.rmtree(kept, ignore_errors=True)
+    check_target(kept, CHECKPOINT)
     events, titles = _read(log, items, options.data)
     given = None if test is None else _read(str(test), None, options.data)[0]
     print_log(screen, events)
-    with ConsoleListener(screen) as listener:
-        result = fit(events, options=options, test=given, titles=titles, listener=listener)
+    with (
+        stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
+        ConsoleListener(screen, wish) as listener,
+    ):
+        try:
+            result = fit(events, options=options, test=given, titles=titles, listener=listener,
+                         checkpoint=kept)  # fmt: skip
+        except InterruptedTraining as stopped:
+            screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(wish.exit_code) from None
     result.recommender.save(out)
+    shutil.rmtree(kept, ignore_errors=True)
     if pictures is not None:
         _draw(result, pictures)
     if as_json:

@@ -134,6 +134,9 @@ class TrainConfig(Config):
     )
     seed: int = _option(0, "seed of initialisation, shuffling, negatives and dropout", low=0)
     threads: int = _option(0, "CPU threads of PyTorch; 0 leaves its own choice", low=0)
+    checkpoint_seconds: float = _option(
+        60.0, "seconds between two checkpoints of a training", low=0
+    )
     device: str = _option("cpu", "cpu, cuda, cuda:1, …; auto takes CUDA where it is there")
 
 

@@ -9,6 +9,10 @@
     ├── UnknownIdError          a user or an item that the model has never met
     ├── RequestError            a request that no answer can satisfy (k = 0, nothing left to rank)
     ├── ArtifactError           a saved model is missing, damaged or of a newer format
+    │   └── CheckpointError     a checkpoint belongs to another training
+    ├── TrainingError           a training cannot go on: the loss is not finite
+    ├── InterruptedTraining     a training was asked to stop, and saved where it was
+    ├── MemoryNeededError       the machine has too little memory for what was asked
     ├── DeviceError             the asked-for device is not there
     └── MissingExtraError       an optional library is not installed
 
@@ -48,6 +52,22 @@ class RequestError(AttRecError, ValueError):
 
 class ArtifactError(AttRecError):
     """A saved model is missing, damaged or of a newer format."""
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint belongs to another training."""
+
+
+class TrainingError(AttRecError, ArithmeticError):
+    """A training cannot go on: the loss is not finite."""
+
+
+class InterruptedTraining(AttRecError):  # noqa: N818 - it is no fault
+    """A training was asked to stop, and saved where it was."""
+
+
+class MemoryNeededError(AttRecError, MemoryError):
+    """The machine has too little memory for what was asked."""
 
 
 class DeviceError(AttRecError, RuntimeError):

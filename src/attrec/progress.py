@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -9,7 +10,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from attrec.api import Listener
-from attrec.training.trainer import Epoch, Progress
+from attrec.training.checkpoint import Epoch
+from attrec.training.trainer import Progress
 
 _FIGURES = 3
 """Validation figures on an epoch's line: the one that chooses, and two more."""
@@ -21,10 +23,15 @@ class ConsoleListener(Listener):
     Parameters
     ----------
     console : rich.console.Console
+    stop_requested : callable, optional
+        Asked after each step.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(
+        self, console: Console, stop_requested: Callable[[], bool] = lambda: False
+    ) -> None:
         self._console = console
+        self._stop_requested = stop_requested
         self._phase = ""
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -60,6 +67,17 @@ class ConsoleListener(Listener):
         self._phase = name
         if self._bar is not None:
             self._bar.reset(self._task, total=None, description=name, figures="")
+
+    def stop_requested(self) -> bool:
+        """Pass the question on."""
+        return self._stop_requested()
+
+    def going_on(self, epoch: int, steps: int) -> None:
+        """Say where the training goes on."""
+        self._console.print(
+            f"{self._phase:<11} goes on from its checkpoint: epoch {epoch}, after {steps} steps",
+            highlight=False,
+        )
 
     def progress(self, progress: Progress) -> None:
         """Move the bar."""

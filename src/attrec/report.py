@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attrec.recommender import Recommender
-    from attrec.training.trainer import Epoch
+    from attrec.training.checkpoint import Epoch
 
 INK, BLUE, ORANGE, GREY = "#1f2933", "#2f6fab", "#c8641b", "#8a94a0"
 PICTURE_DPI = 150

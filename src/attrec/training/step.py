@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -42,6 +43,12 @@ class TrainingStep(Protocol):
     def __call__(self, batch: Batch) -> torch.Tensor:
         """Take one step; the loss is a 0-d tensor, summed over pairs and windows."""
 
+    def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the optimisers' accumulators by table, and the dropout generator's state."""
+
+    def load_state(self, accumulators: Mapping[str, torch.Tensor], generator: torch.Tensor) -> None:
+        """Take what `state` returned."""
+
 
 def make_step(network: AttRecNetwork, config: TrainConfig, *, plain: bool = False) -> TrainingStep:
     """Choose the step: the fused one where it covers the network, or the plain one.
@@ -75,6 +82,17 @@ class _Step:
         }
         self.generator = torch.Generator(network.item_short.device)
         self.generator.manual_seed(config.seed)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the optimisers' accumulators by table, and the dropout generator's state."""
+        accumulators = {name: each.accumulator for name, each in self.optimizers.items()}
+        return accumulators, self.generator.get_state()
+
+    def load_state(self, accumulators: Mapping[str, torch.Tensor], generator: torch.Tensor) -> None:
+        """Take what `state` returned."""
+        for name, each in self.optimizers.items():
+            each.accumulator.copy_(accumulators[name])
+        self.generator.set_state(generator)
 
     def _dropout_mask(self, windows: torch.Tensor) -> torch.Tensor | None:
         """(B, L, d) factors 0 or 1 / (1 - p) of Q' = K', or None without dropout."""

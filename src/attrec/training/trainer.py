@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
-from attrec.errors import DataError
+from attrec.errors import DataError, TrainingError
 from attrec.model.network import AttRecNetwork
+from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
 from attrec.training.negatives import check_enough_items, sample_negatives
 from attrec.training.step import Batch, TrainingStep, make_step
 
@@ -31,28 +33,6 @@ class Progress:
     """Mean loss of a window, in this epoch so far."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the windows cost and gave."""
-
-    number: int
-    loss: float
-    """Mean over the windows, penalty included."""
-    train_seconds: float
-    validation: dict[str, float] = field(default_factory=dict)
-    validation_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """All epochs, and which one the network now holds."""
-
-    epochs: list[Epoch]
-    best_epoch: int
-    step: str
-    """Name of the step that ran: FusedStep or PlainStep."""
-
-
 def train(
     network: AttRecNetwork,
     sequences: Sequences,
@@ -63,6 +43,8 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     step: TrainingStep | None = None,
+    checkpointer: Checkpointer | None = None,
+    phase: str = "training",
 ) -> TrainingRun:
     """Train ``network`` in place.
 
@@ -82,6 +64,9 @@ def train(
         Told after each step and each epoch.
     step : TrainingStep, optional
         The step to take; chosen by `make_step` when left out.
+    checkpointer : Checkpointer, optional
+        Where the training stands is kept there, and it goes on from what is kept there of
+        ``phase``.
 
     Returns
     -------
@@ -91,6 +76,10 @@ def train(
     ------
     DataError
         No history has two items, or there are too few items for negatives.
+    TrainingError
+        The loss is not finite.
+    InterruptedTraining
+        The checkpointer was asked to stop.
     """
     if sequences.num_windows == 0:
         raise DataError(
@@ -99,52 +88,124 @@ def train(
         )
     check_enough_items(network.num_items, config.num_targets)
     step = step or make_step(network, config)
-    epochs: list[Epoch] = []
-    best_number, best_value, best_state = 0, -np.inf, None
+    stand = _Stand(network, step, config)
+    if checkpointer is not None:
+        stand.take(checkpointer.restore(phase))
     total = num_epochs or config.max_epochs
-    for number in range(1, total + 1):
-        started = time.perf_counter()
-        loss = _run_epoch(network, sequences, config, step, number, total, on_progress)
-        trained = time.perf_counter()
-        figures = validate(network) if validate is not None else {}
-        epoch = Epoch(number, loss, trained - started, figures, time.perf_counter() - trained)
-        epochs.append(epoch)
+    while stand.epoch <= total and not stand.patience_is_over():
+        for batch in epoch_batches(sequences, network, config, stand.epoch, skip=stand.steps):
+            stand.after(float(step(batch)), len(batch.users))
+            if on_progress is not None:
+                on_progress(stand.progress(total, sequences.num_windows))
+            if checkpointer is not None:
+                checkpointer.after_step(stand.freeze)
+        epoch = stand.end_epoch(sequences.num_windows, validate)
         if on_epoch is not None:
             on_epoch(epoch)
+    stand.return_to_best()
+    return TrainingRun(stand.epochs, stand.best_epoch, type(step).__name__)
+
+
+class _Stand:
+    """Where a training stands; `Standing` is its frozen copy."""
+
+    def __init__(self, network: AttRecNetwork, step: TrainingStep, config: TrainConfig) -> None:
+        self.network, self.step, self.config = network, step, config
+        self.epoch, self.steps, self.windows = 1, 0, 0
+        self.loss, self.seconds = 0.0, 0.0
+        self.epochs: list[Epoch] = []
+        self.best_epoch, self.best_value = 0, -math.inf
+        self.best: dict[str, torch.Tensor] | None = None
+        self._since = time.perf_counter()
+
+    def take(self, kept: Standing | None) -> None:
+        """Go on from where a training stood."""
+        if kept is None:
+            return
+        self.epoch, self.steps = kept.epoch, kept.steps
+        self.windows = kept.steps * self.config.batch_size
+        self.loss, self.seconds, self.epochs = kept.loss, kept.seconds, kept.epochs
+        self.best_epoch, self.best = kept.best_epoch, kept.best
+        self.best_value = -math.inf if kept.best_value is None else kept.best_value
+        self.network.load_state_dict(kept.network)
+        self.step.load_state(kept.accumulators, kept.generator)
+
+    def freeze(self) -> Standing:
+        """Copy what has to be kept."""
+        accumulators, generator = self.step.state()
+        return Standing(
+            self.epoch, self.steps, self.loss, self.seconds + time.perf_counter() - self._since,
+            list(self.epochs), self.best_epoch,
+            self.best_value if math.isfinite(self.best_value) else None,
+            self.network.state_dict(), accumulators, generator, self.best,
+        )  # fmt: skip
+
+    def after(self, loss: float, windows: int) -> None:
+        """Count a step.
+
+        Raises
+        ------
+        TrainingError
+            Its loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {self.epoch}, step {self.steps + 1}; lower "
+                "learning_rate (now "
+                f"{self.config.learning_rate:g}), or turn norm_clipping on; what was kept before "
+                "is whole"
+            )
+        self.steps += 1
+        self.windows += windows
+        self.loss += loss
+
+    def progress(self, total: int, windows_in_epoch: int) -> Progress:
+        """Say how far it is."""
+        windows = min(self.windows, windows_in_epoch)
+        return Progress(self.epoch, total, windows, windows_in_epoch, self.loss / windows)
+
+    def end_epoch(self, windows: int, validate: Validate | None) -> Epoch:
+        """Judge the epoch, keep the best, and begin the next one."""
+        trained = time.perf_counter()
+        figures = validate(self.network) if validate is not None else {}
+        epoch = Epoch(
+            self.epoch, self.loss / windows, self.seconds + trained - self._since, figures,
+            time.perf_counter() - trained,
+        )  # fmt: skip
+        self.epochs.append(epoch)
         if validate is None:
-            best_number = number
-        elif figures[config.selection_metric] > best_value:
-            best_number, best_value = number, figures[config.selection_metric]
-            best_state = {name: value.clone() for name, value in network.state_dict().items()}
-        elif config.patience and number - best_number >= config.patience:
-            break
-    if best_state is not None and best_number != epochs[-1].number:
-        network.load_state_dict(best_state)
-    return TrainingRun(epochs, best_number, type(step).__name__)
+            self.best_epoch = self.epoch
+        elif figures[self.config.selection_metric] > self.best_value:
+            self.best_epoch, self.best_value = self.epoch, figures[self.config.selection_metric]
+            self.best = {name: v.clone() for name, v in self.network.state_dict().items()}
+        self.epoch, self.steps, self.windows, self.loss, self.seconds = (
+            self.epoch + 1,
+            0,
+            0,
+            0.0,
+            0.0,
+        )
+        self._since = time.perf_counter()
+        return epoch
 
+    def patience_is_over(self) -> bool:
+        """Tell whether too many epochs passed without a better one."""
+        patience, since = self.config.patience, self.epoch - 1 - self.best_epoch
+        return self.best is not None and bool(patience) and since >= patience
 
-def _run_epoch(
-    network: AttRecNetwork,
-    sequences: Sequences,
-    config: TrainConfig,
-    step: TrainingStep,
-    number: int,
-    total: int,
-    on_progress: Callable[[Progress], None] | None,
-) -> float:
-    loss, done = 0.0, 0
-    for batch in epoch_batches(sequences, network, config, number):
-        loss += float(step(batch))
-        done += len(batch.users)
-        if on_progress is not None:
-            on_progress(Progress(number, total, done, sequences.num_windows, loss / done))
-    return loss / done
+    def return_to_best(self) -> None:
+        """Bring the network to the state of the best epoch."""
+        if self.best is not None and self.best_epoch != self.epochs[-1].number:
+            self.network.load_state_dict(self.best)
 
 
 def epoch_batches(
-    sequences: Sequences, network: AttRecNetwork, config: TrainConfig, epoch: int
+    sequences: Sequences, network: AttRecNetwork, config: TrainConfig, epoch: int, skip: int = 0
 ) -> Iterator[Batch]:
-    """Yield every window once, in an order and with negatives that (seed, epoch) determine."""
+    """Yield every window once, in an order and with negatives that (seed, epoch) determine.
+
+    The first ``skip`` batches are drawn and left out: those after them stay the same.
+    """
     rng = np.random.default_rng([config.seed, epoch])
     order = rng.permutation(sequences.num_windows)
     device = network.item_short.device
@@ -152,4 +213,6 @@ def epoch_batches(
         numbers = order[start : start + config.batch_size]
         windows = sequences.windows(numbers, network.config.window_length, config.num_targets)
         negatives = sample_negatives(windows.targets, network.num_items, rng)
+        if start < skip * config.batch_size:
+            continue
         yield Batch(*(torch.from_numpy(part).to(device) for part in (*windows, negatives)))

@@ -1,0 +1,32 @@
+"""How the kept files were made, once, by the version that wrote their format first.
+
+python -m tests.formats.make   would write them again in the present format: only for a new one.
+"""
+
+import contextlib
+from pathlib import Path
+
+import attrec
+from attrec.errors import InterruptedTraining
+
+HERE = Path(__file__).parent
+OPTIONS = {"embedding_dim": 4, "max_epochs": 2, "batch_size": 40, "init_std": 0.3}
+
+
+class Stop(attrec.Listener):
+    def stop_requested(self):
+        return True
+
+
+def log():
+    return attrec.simulate("mixed", num_users=12, num_items=20, events_per_user=6, seed=8)
+
+
+def main():
+    attrec.fit(log(), titles={"0": "Zero"}, **OPTIONS).recommender.save(HERE / "model-1")
+    with contextlib.suppress(InterruptedTraining):
+        attrec.fit(log(), checkpoint=HERE / "checkpoint-1", listener=Stop(), **OPTIONS)
+
+
+if __name__ == "__main__":
+    main()
