@@ -15,7 +15,7 @@ test soak mutants bench-accuracy bench-ablations: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-speed clean
+        bench-accuracy bench-ablations bench-speed bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -77,6 +77,9 @@ bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name a
 
 bench-speed: $(VENV)/.ready ## the training step against eager PyTorch
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)
+
+bench-data: $(VENV)/.ready ## ten million rows, beside bare DuckDB and pandas
+	@$(BIN)/python -m benchmarks.volume.run $(ROW)
 
 clean: ## remove environments and caches
 	rm -rf $(VENV) $(DEMO) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist demo

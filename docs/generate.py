@@ -163,6 +163,22 @@ def speed_page() -> str:
         lines += ["", f"## {row['row']}", "", f"{row['protocol']}.", ""]
         lines += ["| what | largest relative difference |", "| --- | --- |"]
         lines += [f"| {k.replace('_', ' ')} | {v:.1e} |" for k, v in row["metrics"].items()]
+    lines += ["", "## Ten million rows", ""]
+    for row in _rows("volume"):
+        ratio = row["metrics"]["ratio_to_duckdb"]
+        lines += [
+            f"{row['row']}: {row['protocol']}. AttRec takes {ratio['median']:.2f} times what bare "
+            f"DuckDB takes ({ratio['low']:.2f} – {ratio['high']:.2f}). Again: `make bench-data "
+            f"ROW={row['row']}`.",
+            "",
+            "| way | seconds | peak memory, GB | by stage |",
+            "| --- | --- | --- | --- |",
+        ]
+        for way, found in row["metrics"]["ways"].items():
+            stages = ", ".join(f"{name} {value:.1f}" for name, value in found["stages"].items())
+            peak = found["peak_bytes"] / 1e9
+            lines.append(f"| {way} | {found['seconds']:.1f} | {peak:.2f} | {stages} |")
+        lines += [""]
     for row in _rows("speed")[:1]:
         lines += [
             "",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from attrec.config import DataConfig
 from attrec.data.interactions import CleaningStep, InteractionLog
+from attrec.data.sorting import stable_order
 from attrec.errors import DataError
 
 _Mask = npt.NDArray[np.bool_]
@@ -76,7 +77,7 @@ def _first_of_each(log: InteractionLog, times: npt.NDArray[np.float64]) -> _Mask
     """(E,) flags: the first row of each distinct (user, item, time)."""
     pairs = _pairs(log)
     # Two events can be the same only where their pairs are: most logs have few such pairs.
-    order = np.argsort(pairs, kind="stable")
+    order = stable_order(pairs)
     same = pairs[order[1:]] == pairs[order[:-1]]
     repeated = np.zeros(len(pairs), dtype=bool)
     repeated[1:] |= same
@@ -103,13 +104,14 @@ def _merged(log: InteractionLog, which: str) -> _Mask:
 def _core(log: InteractionLog, least_user: int, least_item: int) -> _Mask:
     """(E,) flags: the largest part in which every user and every item has enough events."""
     kept = np.ones(len(log), dtype=bool)
+    users, items = log.user_codes, log.item_codes
     while True:
-        users = np.bincount(log.user_codes[kept], minlength=log.num_users)
-        items = np.bincount(log.item_codes[kept], minlength=log.num_items)
-        still = kept & (users >= least_user)[log.user_codes] & (items >= least_item)[log.item_codes]
-        if (still == kept).all():
+        enough = (np.bincount(users, minlength=log.num_users) >= least_user)[users]
+        enough &= (np.bincount(items, minlength=log.num_items) >= least_item)[items]
+        if enough.all():
             return kept
-        kept = still
+        kept[kept] = enough
+        users, items = users[enough], items[enough]
 
 
 def _used(ids: npt.NDArray[Any], codes: npt.NDArray[np.int32]) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attrec.data.sorting import stable_order
 from attrec.errors import DataError
 
 IdArray = npt.NDArray[Any]
@@ -124,8 +125,9 @@ class InteractionLog:
     def time_order(self) -> npt.NDArray[np.int64]:
         """(E,) int64: rows by user, then time; equal times keep the order of their rows."""
         if self.timestamps is None:
-            return np.argsort(self.user_codes, kind="stable")
-        return np.lexsort((self.timestamps, self.user_codes))
+            return stable_order(self.user_codes)
+        by_time = stable_order(self.timestamps)
+        return by_time[stable_order(self.user_codes[by_time])]
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over ids, events and times: equal logs, equal fingerprints."""

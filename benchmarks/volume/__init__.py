@@ -1,0 +1,1 @@
+"""Ten million rows through reading, cleaning and encoding."""
