@@ -131,7 +131,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(artifact, "save_file", full)
     with pytest.raises(ArtifactError, match=r"cannot be written \(No space left"):
         save_artifact(tmp_path / "m", **content())
-    assert list((tmp_path / "m").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_something_else_is_not_touched(tmp_path):

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PAGES = [*PAGES, *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-READ_ONLY_PAGES = {"api.md", "cli.md"}  # signatures and usage lines, made from the code
+READ_ONLY_PAGES = {
+    "api.md",
+    "cli.md",
+    "errors.md",
+}  # signatures and usage lines, made from the code
 
 
 def name(page):

@@ -16,6 +16,7 @@ new one, whole. Nothing is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -124,6 +125,7 @@ def save_artifact(
     """
     path = Path(folder)
     _check_ours(path, kind)
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         files = {
@@ -145,6 +147,7 @@ def save_artifact(
         _flush_folder(path)
         _remove_unnamed(path, {entry["name"] for entry in files.values()})
     except OSError as error:
+        _remove_unfinished(path, made)
         raise ArtifactError(
             f"{path}: the {kind.noun} cannot be written ({error.strerror or error}); "
             "choose a folder that is writable and has room"
@@ -214,7 +217,7 @@ def read_manifest(folder: str | Path, kind: Kind = MODEL) -> dict[str, Any]:
     file = Path(folder) / MANIFEST
     try:
         manifest = json.loads(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{folder}: there is no saved {kind.noun} ({MANIFEST} is missing); give the folder "
             f"that {kind.writer} wrote"
@@ -353,6 +356,16 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _remove_unfinished(folder: Path, made: bool) -> None:
+    """Take away what a failed writer left; what was there before stays whole."""
+    with contextlib.suppress(OSError, ValueError):
+        manifest = folder / MANIFEST
+        named = json.loads(manifest.read_bytes())["files"] if manifest.exists() else {}
+        _remove_unnamed(folder, {entry["name"] for entry in named.values()})
+        if made:
+            folder.rmdir()
 
 
 def _remove_unnamed(folder: Path, keep: set[str]) -> None:

@@ -392,5 +392,5 @@ def unreadable(name: str, error: duckdb.Error) -> DataError:
 def first_sentence(error: Exception) -> str:
     """Return the line of duckdb's message that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Original Line", "Invalid Input"))]
-    return (said or lines)[0]
+    said = [line for line in lines if not line.startswith(("Original Line", "LINE ", "^"))]
+    return re.sub(r"^[A-Z][A-Za-z ]+ Error: ", "", (said or lines)[0])

@@ -195,6 +195,11 @@ def _open_table(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
     text, wanted = texts[0], _wanted(config)
     name = _together([each.name for each in texts])
     first_line, cells = text.first_row()
+    if len(cells) == 1:
+        raise DataError(
+            f"{name}: its first line is one column, {cells[0][:60]!r}, when it is split at "
+            f"{text.delimiter!r}; pass format= (--format csv, tsv, ::, psv) of the separator it has"
+        )
     header = config.header
     named = text.format == "inter" or is_header(cells, wanted) if header is None else header
     if named and all(len(list(islice(each.rows(), 2))) < 2 for each in texts):
