@@ -19,6 +19,7 @@ from attrec.screen import (
     print_counts,
     print_evaluation,
     print_info,
+    print_inspection,
     print_log,
     print_pairs,
     print_recommendations,
@@ -129,6 +130,35 @@ def data_simulate(
         f"Next: attrec train {out}",
         highlight=False,
     )
+
+
+@data_app.command("inspect")
+@with_options("protocol", "data")
+def data_inspect(
+    log: Log,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw lengths and "
+                                                 "popularity, as .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+    overrides: Any = None,
+) -> None:  # fmt: skip
+    """Say what a log is like, what a split would lose, and which options fit it."""
+    from attrec.config import Options
+    from attrec.data.inspection import inspect_log
+    from attrec.report import draw_log
+
+    options = Options.of(**overrides)
+    events, _ = _read(log, None, options.data)
+    found = inspect_log(events, options.protocol)
+    if picture is not None:
+        draw_log(found, picture)
+    if as_json:
+        _print_json(found.to_dict())
+        return
+    screen = console()
+    print_log(screen, events)
+    screen.print()
+    print_inspection(screen, found)
+    screen.print(f"Next: attrec train {log}", highlight=False, soft_wrap=True)
 
 
 @app.command()

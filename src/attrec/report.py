@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from attrec.data.inspection import Inspection
     from attrec.recommender import Recommender
     from attrec.training.checkpoint import Epoch
 
@@ -89,6 +90,23 @@ def draw_training(
     right.set(title=f"Validation {metric}: best {best:.4f}, epoch {best_epoch}", xlabel="epoch")
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    return _save(figure, path)
+
+
+def draw_log(found: Inspection, path: str | Path) -> Path:
+    """Draw the lengths of the histories and the popularity of the items."""
+    figure, (left, right) = _figure(1, 2, width=9.0, height=3.4)
+    edges = np.unique(np.geomspace(1, int(found.lengths.max()) + 1, 24).astype(int))
+    left.hist(found.lengths, bins=edges, color=BLUE)
+    left.set(title=f"Events of a user, {found.users:,} users", xlabel="events", ylabel="users")
+    left.set_xscale("log")
+    shares = np.sort(found.counts)[::-1].cumsum() / found.events
+    right.plot(np.linspace(0, 100, len(shares)), 100 * shares, color=ORANGE)
+    right.plot([0, 100], [0, 100], color=GREY, linewidth=1, linestyle=":")
+    right.set(
+        title=f"Popularity, {found.items:,} items", xlabel="most popular items, %",
+        ylabel="share of events, %", xlim=(0, 100), ylim=(0, 100),
+    )  # fmt: skip
     return _save(figure, path)
 
 

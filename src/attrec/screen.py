@@ -11,6 +11,7 @@ from rich.table import Table
 
 from attrec.answers import Recommendation, RecommendationTable
 from attrec.api import FitResult
+from attrec.data.inspection import Inspection
 from attrec.data.interactions import InteractionLog
 from attrec.evaluation.evaluate import Evaluation
 from attrec.recommender import Recommender
@@ -61,6 +62,33 @@ def print_log(screen: Console, log: InteractionLog) -> None:
             )  # fmt: skip
         for example in step.examples:
             screen.print(f"    {example}", highlight=False, markup=False, style="dim")
+
+
+def print_inspection(screen: Console, found: Inspection) -> None:
+    """Show what a log is like, and what is suggested for it."""
+
+    def spread(values: Mapping[str, float]) -> str:
+        return "  ".join(f"{name} {value:,.0f}" for name, value in values.items())
+
+    heads = ", ".join(f"{top} have {share:.0%}" for top, share in found.head_shares.items())
+    pairs = {
+        "density": f"{found.density:.3%} of all pairs of user and item",
+        "events of a user": spread(found.history_lengths),
+        "events of an item": spread(found.item_counts),
+        "popularity": f"of the items, {heads} of the events",
+        "repeats": f"{found.repeat_share:.1%} of the events",
+        "ties in time": f"{found.tied_events:,} events; the last item of "
+        f"{found.tied_last_share:.1%} of the users depends on the order of rows",
+    }
+    if found.first:
+        pairs["time span"] = f"{found.first} to {found.last}"
+    if found.gaps:
+        pairs["gaps, seconds"] = spread(found.gaps)
+    losses = dict(found.losses)
+    pairs["split"] = str(losses.pop("split"))
+    pairs |= {f"  {name}": f"{value:,}" for name, value in losses.items()}
+    pairs |= {f"try {each.option} = {each.value}": each.reason for each in found.suggestions}
+    print_pairs(screen, pairs)
 
 
 def print_recommendations(
