@@ -87,7 +87,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         raise ArtifactError(
             f"{place}: is damaged (there is no {error}); retrain the model"
         ) from None
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise ArtifactError(f"{place}: is damaged ({error}); retrain the model") from error
     return StoredModel(network, vocabulary, histories, options, titles, record)
 

@@ -87,6 +87,13 @@ def encode(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) ->
         A column has a type that cannot be used; a row cannot be parsed, an id is empty, a time or
         a rating is not a number, and ``config.on_bad_row`` is "error"; or no row is left.
     """
+    try:
+        return _encode(db, source, config)
+    except duckdb.Error as error:
+        raise unreadable(source.name, error) from error
+
+
+def _encode(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -> InteractionLog:
     steps: list[CleaningStep] = []
     _read_events(db, source, config)
     count = _number(db, "SELECT count(*) FROM events")
@@ -161,9 +168,6 @@ def _read_events(db: duckdb.DuckDBPyConnection, source: Source, config: DataConf
                 f"{source.name}: the condition {config.where!r} cannot be understood "
                 f"({first_sentence(error)}); write SQL over the columns, such as event = 'buy'"
             ) from error
-        said = str(error)
-        if "GZIP" in said or "ZSTD" in said.upper():
-            raise damaged(source.name, error) from error
         raise unreadable(source.name, error) from error
 
 
@@ -259,9 +263,11 @@ def _bad_rows(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig)
 def _said(db: duckdb.DuckDBPyConnection, column: str | None, row: int, what: str) -> str:
     if column is None:
         return ""
-    value = db.execute(
+    found = db.execute(
         f"SELECT CAST({column} AS VARCHAR) FROM source LIMIT 1 OFFSET {row}"
-    ).fetchall()[0][0]
+    ).fetchall()
+    # A scan of one column may reject rows that the scan of all let pass.
+    value = found[0][0] if found else None
     return f"the {what} is empty" if value in (None, "") else f"{what} {value!r} is not a number"
 
 
@@ -386,6 +392,8 @@ def _encoded(
 
 def unreadable(name: str, error: duckdb.Error) -> DataError:
     """Say in one sentence where and why duckdb could not read the source ``name``."""
+    if "GZIP" in str(error) or "ZSTD" in str(error).upper():
+        return damaged(name, error)
     return DataError(f"{name}: it cannot be read ({first_sentence(error)}); correct or convert it")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import duckdb
 
@@ -17,6 +17,9 @@ from attrec.errors import DataError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """Suffix to duckdb's name of a compression."""
+
+LONGEST_LINE = 2_000_000
+"""Characters; duckdb has the same limit."""
 
 _PATTERN = frozenset("*?[")
 
@@ -64,16 +67,25 @@ class Location:
         options: dict[str, Any] = {"encoding": codec, "errors": "replace", "newline": ""}
         if not self.remote and self.compression == "none":
             with Path(self.path).open(**options) as handle:
-                yield iter(handle)
+                yield self._bounded(handle)
         elif not self.remote and self.compression == "gzip":
             with gzip.open(self.path, "rt", **options) as handle:
-                yield self._checked(iter(handle))
+                yield self._bounded(handle)
         else:
             yield self._scanned(db, encoding)
 
-    def _checked(self, lines: Iterator[str]) -> Iterator[str]:
+    def _bounded(self, handle: TextIO) -> Iterator[str]:
+        """Yield lines; one without an end in sight is refused before it fills the memory."""
+        number = 1
         try:
-            yield from lines
+            while line := handle.readline(LONGEST_LINE + 1):
+                if len(line) > LONGEST_LINE:
+                    raise DataError(
+                        f"{self.name}, line {number}: the row cannot be read (it is longer than "
+                        f"{LONGEST_LINE:,} characters); check the ends of the lines"
+                    )
+                yield line
+                number += 1
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise damaged(self.name, error) from error
 

@@ -24,7 +24,7 @@ from attrec.data.columns import Roles, Wanted, is_header, roles_by_name, roles_b
 from attrec.data.databases import is_database, query_into, shown_address
 from attrec.data.encoding import BadRow, Source, encode, first_sentence, unreadable
 from attrec.data.interactions import InteractionLog
-from attrec.data.locations import Location, damaged, find_files, literal
+from attrec.data.locations import Location, find_files, literal
 from attrec.data.store import LogStore
 from attrec.data.text_files import FORMATS, TextFile, open_text, sniff_format
 from attrec.errors import DataError, MissingExtraError
@@ -112,8 +112,7 @@ def column_names(source: str | Path) -> list[str]:
         first = find_files(source, db)[0]
         kind = sniff_format(first, db)
         if kind == "parquet":
-            _scan_parquet(db, [first], first.name)
-            return [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
+            return _scan_parquet(db, [first], first.name)
         if kind == "jsonl":
             text = TextFile(first, db, "lines", "\x01")
             return _json_keys(db, [text], first.name)
@@ -303,7 +302,7 @@ def _open_lines(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
             "WHERE trim(line) <> ''"
         )
     except duckdb.Error as error:
-        raise _unreadable_text(name, error) from error
+        raise unreadable(name, error) from error
     lonely = [row[0] for row in db.execute(
         "SELECT rowid FROM lines WHERE len(words) < 2 ORDER BY 1 LIMIT 100"
     ).fetchall()]  # fmt: skip
@@ -389,35 +388,28 @@ def _json_keys(db: duckdb.DuckDBPyConnection, texts: list[TextFile], name: str) 
             "WHERE trim(line) <> ''"
         )
     except duckdb.Error as error:
-        raise _unreadable_text(name, error) from error
+        raise unreadable(name, error) from error
     return [row[0] for row in db.execute(
         "SELECT key FROM (SELECT unnest(json_keys(line)) AS key FROM "
         f"(SELECT line FROM lines WHERE good LIMIT {_JSON_HEAD})) GROUP BY key ORDER BY key"
     ).fetchall()]  # fmt: skip
 
 
-def _unreadable_text(name: str, error: duckdb.Error) -> DataError:
-    said = str(error)
-    if "GZIP" in said or "ZSTD" in said.upper():
-        return damaged(name, error)
-    return unreadable(name, error)
-
-
 def _open_parquet(
     db: duckdb.DuckDBPyConnection, files: list[Location], config: DataConfig
 ) -> Source:
     name = _together([file.name for file in files])
-    _scan_parquet(db, files, name)
-    names = [row[0] for row in db.execute("DESCRIBE source").fetchall()]
+    names = _scan_parquet(db, files, name)
     return _table_source(name, names, roles_by_name(names, _wanted(config), name))
 
 
-def _scan_parquet(db: duckdb.DuckDBPyConnection, files: list[Location], name: str) -> None:
+def _scan_parquet(db: duckdb.DuckDBPyConnection, files: list[Location], name: str) -> list[str]:
     try:
         db.execute(
             "CREATE TEMP VIEW source AS SELECT * FROM read_parquet("
             f"[{', '.join(literal(file.path) for file in files)}], union_by_name = true)"
         )
+        return [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
     except duckdb.Error as error:
         raise DataError(
             f"{name}: this is not a Parquet file that can be read "

@@ -38,7 +38,6 @@ _UNREADABLE = {".zip", ".bz2", ".xz", ".tar", ".xlsx", ".feather", ".arrow", ".n
 _PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".joblib"}
 _DATABASES = {".db", ".sqlite", ".sqlite3"}
 _TYPED_HEADER = (":token", ":float")
-_LONGEST_LINE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -197,5 +196,5 @@ def _first_line(location: Location, db: duckdb.DuckDBPyConnection, encoding: str
     with location.lines(db, encoding) as lines:
         for line in lines:
             if line.strip():
-                return line[:_LONGEST_LINE].strip("\r\n")
+                return line.strip("\r\n")
     return ""
