@@ -17,6 +17,7 @@ from typing import Any
 import click
 import typer
 from tests.bad_inputs import CASES, run
+from tests.messy import transcript
 
 import attrec
 from attrec.cli import app
@@ -205,10 +206,21 @@ def errors_page() -> str:
                       tree.split("::", 1)[1].strip("\n").split("\n\n")[0], "```", ""])  # fmt: skip
 
 
+def messy_page() -> str:
+    """Make the tutorial by going its way."""
+    lines = ["# From a messy export to recommendations", "", _intro("messy-log.md"), ""]
+    with tempfile.TemporaryDirectory() as folder:
+        for why, command, code, text in transcript(Path(folder)):
+            lines += [why, "", "```console", f"$ {command}", text, "```", ""]
+            lines += [f"(exit code {code})", ""] if code else []
+    return "\n".join(lines)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "options.md": options_page,
     "errors.md": errors_page,
+    "messy-log.md": messy_page,
     "api.md": api_page,
     "accuracy.md": accuracy_page,
     "ablations.md": ablations_page,
@@ -264,6 +276,12 @@ def _short_figures() -> str:
 
 def _intro(name: str) -> str:
     return {
+        "messy-log.md": "A shop's export, as they are: an old file with seconds and ISO dates in "
+        "one column, rows sent twice and five kinds of broken rows; this year's in a partitioned "
+        "folder, in milliseconds, with views among the purchases; the web shop's orders in a "
+        "database ([tests/messy.py](../tests/messy.py) writes it). Every step does what the one "
+        "before said. The tests go this way; figures that differ from machine to machine are "
+        "shown as ….",
         "errors.md": "Each row was made to happen, and this is what the command line answered: one "
         "sentence with place, value, expectation and remedy, nothing lost, nothing half-written. "
         "Made by `make docs` from tests/bad_inputs.py; the tests hold every row.",

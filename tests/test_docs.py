@@ -12,6 +12,7 @@ from docs import generate
 
 from attrec import cli
 from attrec.config import Options
+from tests.messy import transcript
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,7 +95,10 @@ def test_every_snippet_runs_in_the_order_of_its_page(page, folder, monkeypatch, 
                 assert Options.of(None, folder / "options.toml").to_dict() != Options.of().to_dict()
                 assert tomllib.loads(text)
             case _:
-                assert language == "text", f"{name(page)}: nobody runs a block of {language!r}"
+                # Transcripts are made by running their commands.
+                assert language in ("text", "console"), (
+                    f"{name(page)}: nobody runs a block of {language!r}"
+                )
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -159,3 +163,12 @@ def test_every_command_is_documented_with_all_its_options():
         for parameter in command.params:
             assert all(f"`{o}" in section or f" {o} " in section for o in parameter.opts[-1:]
                        if o.startswith("--") and o != "--help")  # fmt: skip
+
+
+def test_the_way_through_the_messy_log_ends_at_recommendations(tmp_path):
+    steps = transcript(tmp_path)
+    assert [code for _, _, code, _ in steps] == [2, 2, 0, 0, 2, 0, 0, 0, 0]
+    assert not any("Traceback" in text for *_, text in steps)
+    rows = (tmp_path / "lists.csv").read_text().splitlines()
+    assert rows[0].startswith("user_id,rank,item_id")
+    assert len(rows) > 300

@@ -46,6 +46,7 @@ READING = {
     "format": "lines",
     "header": False,
     "encoding": "latin-1",
+    "quotes": False,
     "on_bad_row": "skip",
     "duplicates": "keep",
     "repeats": "last",
@@ -164,7 +165,7 @@ TABLE = """user,buyer,item,thing,time,hour,rating,grade,event
 u1,b1,i1,t1,1,9,5,1,buy
 u1,b1,i1,t1,1,9,5,1,buy
 u1,b2,i2,t1,2,8,2,5,view
-u1,b2,i1,t2,3,7,4,4,buy
+u1,b2,"i1",t2,3,7,4,4,buy
 é,b2,i2,t2,4,6,3,4,buy
 """
 

@@ -26,6 +26,7 @@ def test_the_public_names_are_these_and_no_others():
         "load",
         "read_interactions",
         "read_item_titles",
+        "read_items",
         "simulate",
     ]
     assert all(hasattr(attrec, name) for name in attrec.__all__)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import attrec
 from attrec import artifact, recommender
 from attrec.answers import Recommendation
 from attrec.config import Options
@@ -516,3 +517,19 @@ def stored(tmp_path, change):
 def test_parts_that_do_not_fit_are_told(tmp_path, change, message):
     with pytest.raises(ArtifactError, match=message):
         Recommender.load(stored(tmp_path, change))
+
+
+def test_csv_for_spreadsheets_runs_no_formula(tmp_path):
+    log = attrec.InteractionLog.from_columns(
+        ["=cmd()", "+1", "b", "b", "=cmd()", "+1"] * 4, [f"@{i % 8}" for i in range(24)]
+    )
+    options = {"embedding_dim": 4, "max_epochs": 1, "init_std": 0.3}
+    table = attrec.fit(log, **options).recommender.recommend_batch(k=2, exclude_seen=False)
+    table.write(tmp_path / "plain.csv")
+    table.write(tmp_path / "safe.csv", for_spreadsheets=True)
+    plain = (tmp_path / "plain.csv").read_text()
+    safe = (tmp_path / "safe.csv").read_text()
+    assert "\n=cmd()," in plain
+    assert "\n'=cmd()," in safe
+    assert ",'@" in safe
+    assert safe.replace("'", "") == plain

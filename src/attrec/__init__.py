@@ -12,7 +12,7 @@ from attrec.api import FitResult, Listener, evaluate, fit
 from attrec.config import ModelConfig, Options, ProtocolConfig, TrainConfig
 from attrec.data.datasets import fetch
 from attrec.data.interactions import InteractionLog
-from attrec.data.items import read_item_titles
+from attrec.data.items import read_item_titles, read_items
 from attrec.data.reading import read_interactions
 from attrec.data.simulate import simulate
 from attrec.errors import AttRecError
@@ -38,5 +38,6 @@ __all__ = [
     "load",
     "read_interactions",
     "read_item_titles",
+    "read_items",
     "simulate",
 ]

@@ -107,8 +107,15 @@ class RecommendationTable:
         for place in range(len(self)):
             yield self._row(place)
 
-    def write(self, path: str | Path) -> None:
+    def write(self, path: str | Path, *, for_spreadsheets: bool = False) -> None:
         """Write a file: CSV, JSON Lines or Parquet by its suffix. It appears whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+        for_spreadsheets : bool
+            In CSV, put an apostrophe before text that a spreadsheet would run as a formula
+            (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return).
 
         Raises
         ------
@@ -117,7 +124,7 @@ class RecommendationTable:
         """
         path = Path(path)
         writers: dict[str, Callable[[Path], None]] = {
-            ".csv": self._write_csv,
+            ".csv": self._write_safe_csv if for_spreadsheets else self._write_csv,
             ".jsonl": self._write_lines,
             ".ndjson": self._write_lines,
             ".parquet": self._write_parquet,
@@ -147,11 +154,14 @@ class RecommendationTable:
             for values in zip(*block, strict=True):
                 yield dict(zip(columns, values, strict=True))
 
-    def _write_csv(self, path: Path) -> None:
+    def _write_csv(self, path: Path, cell: Callable[[Any], Any] = lambda value: value) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.columns())
-            writer.writerows(record.values() for record in self._records())
+            writer.writerows(map(cell, record.values()) for record in self._records())
+
+    def _write_safe_csv(self, path: Path) -> None:
+        self._write_csv(path, _harmless)
 
     def _write_lines(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
@@ -320,6 +330,12 @@ def _line(name: str, share: str = "", part: float | None = None, pull: float | N
     number = "" if part is None else f"{part:.4g}"
     signed = "" if pull is None else f"{pull:+.4g}"
     return f"  {short:<40} {share:>7} {number:>10} {signed:>10}".rstrip()
+
+
+def _harmless(value: Any) -> Any:
+    """Keep a spreadsheet from taking text for a formula."""
+    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if runs else value
 
 
 def _name(item_id: int | str, title: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 
 from attrec.errors import AttRecError, InterruptedTraining, RequestError
-from attrec.flags import with_options
+from attrec.flags import as_flags, with_options
 from attrec.screen import (
     console,
     print_batch,
@@ -158,7 +159,8 @@ def data_inspect(
     print_log(screen, events)
     screen.print()
     print_inspection(screen, found)
-    screen.print(f"Next: attrec train {log}", highlight=False, soft_wrap=True)
+    screen.print(f"Next: attrec train {shlex.quote(log)}{as_flags(overrides)}", highlight=False,
+                 soft_wrap=True)  # fmt: skip
 
 
 @app.command()
@@ -223,7 +225,7 @@ def train(
     print_evaluation(screen, result.evaluation)
     print_counts(screen, result)
     screen.print(f"\nSaved to {out}. Next:", highlight=False)
-    someone = result.recommender.vocabulary.user_ids[0]
+    someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
     screen.print(f"  attrec recommend {out} {someone}", highlight=False)
     screen.print(f"  attrec info {out}", highlight=False)
 
@@ -276,6 +278,8 @@ def recommend(
         None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .csv, .jsonl or "
                                              ".parquet file.")] = None,
+    for_spreadsheets: Annotated[bool, typer.Option("--for-spreadsheets", help="In a .csv file, "
+        "disarm text that a spreadsheet would run as a formula.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Recommend to known users, to a history given now, or to everybody into a file."""
@@ -301,7 +305,7 @@ def recommend(
             raise RequestError("say whom to recommend to: name users, or give --all")
         table = served.recommend_batch(None if everybody else asked, **limits)
         if out is not None:
-            table.write(out)
+            table.write(out, for_spreadsheets=for_spreadsheets)
             console().print(f"{out}: {len(table):,} rows", highlight=False)
         elif as_json:
             _print_json([row._asdict() for row in table.rows()])

@@ -201,6 +201,9 @@ class DataConfig(Config):
     format: str | None = _option(None, "format of the file, where its name does not say it")
     header: bool | None = _option(None, "whether the first row names the columns")
     encoding: Encoding = _option("utf-8", "how text is written: utf-8, latin-1, utf-16")
+    quotes: bool = _option(
+        True, "CSV: quotation marks protect separators and line ends; off, they are plain text"
+    )
     on_bad_row: OnBadRow = _option(
         "error", "a row that cannot be read: error (stop there) or skip (leave out, count, show)"
     )

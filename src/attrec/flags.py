@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -51,6 +52,25 @@ def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[...
         return wrapped
 
     return decorate
+
+
+def as_flags(overrides: Mapping[str, Any]) -> str:
+    """Write options as the flags that give them.
+
+    Examples
+    --------
+    >>> as_flags({"on_bad_row": "skip", "quotes": False, "cutoffs": (5, 10)})
+    ' --on-bad-row skip --no-quotes --cutoffs 5,10'
+    """
+    words = []
+    for name, value in overrides.items():
+        word = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{word}")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{word}", shlex.quote(text)]
+    return "".join(f" {word}" for word in words)
 
 
 def _flag(spec: OptionSpec) -> Any:

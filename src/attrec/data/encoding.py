@@ -40,10 +40,14 @@ _SMALLEST_SECONDS = 1e8
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: where it is, and the sentence about it."""
+    """A row that cannot be used: where it is, and the sentence about it.
+
+    A row that swallowed others cannot be left out: nobody would know what went with it.
+    """
 
     place: str
     what: str
+    swallows: bool = False
 
     def __str__(self) -> str:
         """Return the whole sentence."""
@@ -98,8 +102,9 @@ def _encode(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -
     _read_events(db, source, config)
     count = _number(db, "SELECT count(*) FROM events")
     rejected = source.rejected()
-    if rejected and config.on_bad_row == "error":
-        raise DataError(str(rejected[0]))
+    stops = [row for row in rejected if row.swallows or config.on_bad_row == "error"]
+    if stops:
+        raise DataError(str(stops[0]))
     if count + len(rejected) == 0:
         raise DataError(f"{source.name}: there are no rows; give at least one interaction")
     if config.where is not None:

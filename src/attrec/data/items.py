@@ -1,9 +1,10 @@
-"""The titles of items, for people."""
+"""Titles and attributes of items."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -19,13 +20,33 @@ _YEARS = ("releaseyear", "year")
 _ENDS_WITH_YEAR = re.compile(r"\(\d{4}\)\s*$")
 
 
+@dataclass(frozen=True)
+class Items:
+    """What is known of items; the keys are the ids as text.
+
+    Attributes
+    ----------
+    titles : dict of str to str
+    attributes : dict of str to dict of str to str
+        Every other column with a name: its value for each item that has one.
+    """
+
+    titles: dict[str, str]
+    attributes: dict[str, dict[str, str]]
+
+
 def read_item_titles(path: str | Path) -> dict[str, str]:
-    r"""Read the title of each item; the keys are the ids as text.
+    """Read the title of each item: those of `read_items`."""
+    return read_items(path).titles
+
+
+def read_items(path: str | Path) -> Items:
+    r"""Read titles and attributes of items.
 
     Read are RecBole's ``.item``, CSV and TSV with a header (``item_id,title``), and files without
     a header whose first two columns are id and title (``movies.dat``, MovieLens' ``u.item``).
     Text is UTF-8, or Latin-1 where it is not. A release year is appended to a title that has none.
-    Items without a title are left out; of several rows for one item the last counts.
+    Items without a title have none; of several rows for one item the last counts.
 
     Raises
     ------
@@ -37,10 +58,12 @@ def read_item_titles(path: str | Path) -> dict[str, str]:
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "movies.item"
     >>> _ = file.write_text(
-    ...     "item_id:token\tmovie_title:token_seq\trelease_year:token\n1\tToy Story\t1995\n"
+    ...     "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+    ...     "1\tToy Story\t1995\tAnimation Comedy\n"
     ... )
-    >>> read_item_titles(file)
-    {'1': 'Toy Story (1995)'}
+    >>> found = read_items(file)
+    >>> found.titles, found.attributes["class"]
+    ({'1': 'Toy Story (1995)'}, {'1': 'Animation Comedy'})
     """
     file = existing_file(path)
     encoding = _encoding(file)
@@ -55,6 +78,12 @@ def read_item_titles(path: str | Path) -> dict[str, str]:
     _, first = text.first_row()
     id_at, title_at, year_at, named = _columns(first, file.name)
     titles: dict[str, str] = {}
+    others = {
+        at: cell.split(":", 1)[0].strip()
+        for at, cell in enumerate(first)
+        if named and at not in (id_at, title_at)
+    }
+    attributes: dict[str, dict[str, str]] = {name: {} for name in others.values()}
     for line, cells in islice(text.rows(), int(named), None):
         if len(cells) <= max(id_at, title_at):
             raise DataError(
@@ -63,7 +92,10 @@ def read_item_titles(path: str | Path) -> dict[str, str]:
             )
         year = cells[year_at].strip() if year_at is not None and year_at < len(cells) else ""
         titles[cells[id_at]] = _with_year(cells[title_at].strip(), year)
-    return {item: title for item, title in titles.items() if title}
+        for at, name in others.items():
+            if at < len(cells) and cells[at].strip():
+                attributes[name][cells[id_at]] = cells[at].strip()
+    return Items({item: title for item, title in titles.items() if title}, attributes)
 
 
 def _columns(cells: Sequence[str], place: str) -> tuple[int, int, int | None, bool]:

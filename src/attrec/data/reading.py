@@ -182,7 +182,7 @@ def _open_files(db: duckdb.DuckDBPyConnection, files: list[Location], config: Da
         return _open_parquet(db, files, config)
     if kind == "jsonl":
         return _open_json(db, files, config)
-    texts = [open_text(file, db, kind, config.encoding) for file in files]
+    texts = [open_text(file, db, kind, config.encoding, config.quotes) for file in files]
     return (_open_lines if kind == "lines" else _open_table)(db, texts, config)
 
 
@@ -254,15 +254,26 @@ def _place_in(
 def _rejects(db: duckdb.DuckDBPyConnection, texts: list[TextFile]) -> list[BadRow]:
     """Say which lines duckdb could not take apart, and why, in the order of the files."""
     rows = db.execute(
-        "SELECT file_path, line, min(error_type)::VARCHAR, min(error_message) "
+        "SELECT file_path, line, min(error_type)::VARCHAR, min(error_message), "
+        "bool_or(error_type = 'UNQUOTED VALUE' OR "
+        "(contains(csv_line, '\"') AND contains(rtrim(csv_line, chr(13) || chr(10)), chr(10)))) "
         "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) GROUP BY 1, 2 ORDER BY 2"
     ).fetchall()
     order = {text.location.path: place for place, text in enumerate(texts)}
     found = []
-    for path, line, kind, message in sorted(rows, key=lambda r: (order.get(r[0], 0), r[1])):
+    for path, line, kind, message, swallows in sorted(
+        rows, key=lambda row: (order.get(row[0], 0), row[1])
+    ):
         text = texts[order.get(path, 0)]
-        found.append(BadRow(f"{text.name}, line {line}", _reject_in_words(text, kind, message)))
+        words = _QUOTE_LEFT_OPEN if swallows else _reject_in_words(text, kind, message)
+        found.append(BadRow(f"{text.name}, line {line}", words, swallows))
     return found
+
+
+_QUOTE_LEFT_OPEN = (
+    "a quotation mark is not closed and takes the lines after it for one cell; close it, or pass "
+    "quotes = false (--no-quotes) if marks are plain text in this file"
+)
 
 
 def _reject_in_words(text: TextFile, kind: str, message: str) -> str:
@@ -275,8 +286,6 @@ def _reject_in_words(text: TextFile, kind: str, message: str) -> str:
             f"the text is not {text.encoding.upper()}; convert the file to UTF-8, "
             "or pass encoding= (--encoding latin-1)"
         )
-    if kind == "UNQUOTED VALUE":
-        return "a quotation mark is not closed; close it, or take the row away"
     return f"the row cannot be read ({message.splitlines()[0]}); correct it"
 
 

@@ -55,6 +55,8 @@ class TextFile:
         What stands between two cells.
     encoding : str
         How bytes become text; a byte order mark is dropped.
+    quotes : bool
+        Whether quotation marks of a CSV file are more than plain text.
     """
 
     location: Location
@@ -62,6 +64,7 @@ class TextFile:
     format: str
     delimiter: str
     encoding: str = "utf-8"
+    quotes: bool = True
 
     @property
     def name(self) -> str:
@@ -71,7 +74,7 @@ class TextFile:
     @property
     def quoted(self) -> bool:
         """Whether quotation marks protect delimiters and line ends: in CSV only."""
-        return self.format == "csv"
+        return self.format == "csv" and self.quotes
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the 1-based line and the cells of each row; empty lines are passed over."""
@@ -183,13 +186,14 @@ def open_text(
     db: duckdb.DuckDBPyConnection,
     format: str,  # noqa: A002
     encoding: str = "utf-8",
+    quotes: bool = True,
 ) -> TextFile:
     """Describe a text file of a known format; CSV's delimiter is counted in its first line."""
     delimiter = DELIMITERS[format]
     if format == "csv":
         line = _first_line(location, db, encoding)
         delimiter = max((",", ";", "\t", "|"), key=line.count)
-    return TextFile(location, db, format, delimiter, encoding)
+    return TextFile(location, db, format, delimiter, encoding, quotes)
 
 
 def _first_line(location: Location, db: duckdb.DuckDBPyConnection, encoding: str) -> str:
