@@ -10,7 +10,6 @@ import errno
 import gzip
 import hashlib
 import http.server
-import io
 import json
 import os
 import pickle
@@ -27,9 +26,9 @@ import duckdb
 import torch
 
 import attrec
-from attrec import cli
 from attrec.data import datasets
 from attrec.errors import InterruptedTraining
+from tests.command_line import run_cli
 
 SMALL = ["--embedding-dim", "4", "--max-epochs", "1", "--init-std", "0.3"]
 GOOD = "user,item,time\n" + "".join(
@@ -318,24 +317,12 @@ def run(case: Case, folder: Path) -> Outcome:
     """Run a case in an empty folder of its own."""
     arguments = case.make(folder)
     before = {path: _content(path) for path in folder.rglob("*")}
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        case.around(),
-        mock.patch.dict(os.environ, {"ATTREC_CACHE": str(folder / "cache"), "COLUMNS": "500"}),
-        mock.patch.object(sys, "argv", ["attrec", *arguments]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        contextlib.chdir(folder),
-    ):
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+    with case.around():
+        code, text = run_cli(folder, arguments, columns=500)
     lost = [str(path) for path, held in before.items() if _content(path) != held]
     after = {path for path in folder.rglob("*") if path not in before}
     after -= {path for path in after if ".checkpoint" in str(path) or path.name == "cache"}
-    text = re.sub(r"127\.0\.0\.1:\d{4,}", "127.0.0.1:PORT", err.getvalue() + out.getvalue())
+    text = re.sub(r"127\.0\.0\.1:\d{4,}", "127.0.0.1:PORT", text)
     # What differs between machines and versions is no part of a sentence.
     for varies, stands in (
         (r"-[0-9a-f]{16}\.", "-…."),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import random
 import re
+import shlex
 import sqlite3
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from unittest import mock
 
-from attrec import cli
+from tests.command_line import run_cli
 
 START = 1_700_000_000
 
@@ -58,22 +55,8 @@ def write_export(folder: Path) -> None:
 
 def run(folder: Path, command: str) -> tuple[int, str]:
     """Run a command line in ``folder``; return its exit code and what it printed."""
-    import shlex
-
-    out = io.StringIO()
-    with (
-        mock.patch.dict(os.environ, {"COLUMNS": "100", "ATTREC_CACHE": str(folder / "cache")}),
-        mock.patch.object(sys, "argv", shlex.split(command)),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(out),
-        contextlib.chdir(folder),
-    ):
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    code, text = run_cli(folder, shlex.split(command)[1:], columns=100)
+    text = "\n".join(line.rstrip() for line in text.splitlines())
     # What a model says differs in its last digits, and then in more, from machine to machine.
     for varies, stands in (
         (r"(?m)^(?:re)?training +epoch.*\n?", ""),

@@ -148,10 +148,7 @@ def save_artifact(
         _remove_unnamed(path, {entry["name"] for entry in files.values()})
     except OSError as error:
         _remove_unfinished(path, made)
-        raise ArtifactError(
-            f"{path}: the {kind.noun} cannot be written ({error.strerror or error}); "
-            "choose a folder that is writable and has room"
-        ) from error
+        raise _unwritable(path, kind, error) from error
     except (TypeError, ValueError) as error:
         raise ArtifactError(
             f"{path}: the {kind.noun}'s record cannot be written as JSON ({error}); "
@@ -176,10 +173,7 @@ def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
         if made:
             path.rmdir()
     except OSError as error:
-        raise ArtifactError(
-            f"{path}: the {kind.noun} cannot be written ({error.strerror or error}); "
-            "choose a folder that is writable and has room"
-        ) from error
+        raise _unwritable(path, kind, error) from error
 
 
 def load_artifact(folder: str | Path, kind: Kind = MODEL) -> Artifact:
@@ -281,6 +275,13 @@ def _object(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError("it holds no JSON object")
     return document
+
+
+def _unwritable(folder: Path, kind: Kind, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: the {kind.noun} cannot be written ({error.strerror or error}); "
+        "choose a folder that is writable and has room"
+    )
 
 
 def _damaged(file: Path, what: str, kind: Kind) -> ArtifactError:
