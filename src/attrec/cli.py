@@ -406,7 +406,8 @@ def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:
     if source in NAMES and not Path(source).exists():
         found = fetch(source, echo=lambda line: Console(stderr=True).print(line, highlight=False))
         source, items = str(found.interactions), items or found.items
-    log = read_interactions(source, config=config)
+    with Console(stderr=True).status(f"reading {Path(source).name} …"):
+        log = read_interactions(source, config=config)
     return log, None if items is None else read_item_titles(items)
 
 

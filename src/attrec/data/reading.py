@@ -159,6 +159,7 @@ def _connect() -> duckdb.DuckDBPyConnection:
     settings = {"autoinstall_known_extensions": "false", "temp_directory": spill}
     db = duckdb.connect(config=settings)
     db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET enable_progress_bar = false")
     # From five values on it makes a join of IN (…), and a join does not keep the order of the rows.
     db.execute("SET disabled_optimizers = 'in_clause'")
     return db
