@@ -217,6 +217,10 @@ def fit(
         trained_on="train + validation" if chosen.train.retrain else "train",
         log_fingerprint=split.log.fingerprint(),
         given_test_file=test is not None,
+        cleaning=[
+            {"what": step.what, "removed": step.removed, "left": step.left}
+            for step in split.log.steps
+        ],
         best_epoch=best,
         step=last.run.step,
         epochs=[asdict(epoch) for epoch in first.run.epochs],

@@ -110,6 +110,9 @@ def test_addresses_that_fsspec_knows(tmp_path):
     assert len(read_interactions("memory://attrec-test/*.csv")) == 3
     with pytest.raises(DataError, match="there is no such file"):
         read_interactions("memory://attrec-test/none.csv")
+    memory.pipe("/attrec-test/empty.csv", b"")
+    with pytest.raises(DataError, match="the file is empty"):
+        read_interactions("memory://attrec-test/empty.csv")
     with pytest.raises(DataError, match="cannot be opened"):
         read_interactions("nowhere-protocol://bucket/log.csv")
 
@@ -189,10 +192,26 @@ def test_large_logs_are_kept_and_reused_until_a_source_changes(tmp_path, monkeyp
     for kept in (tmp_path / "cache" / "logs").glob("*/user-codes.npy"):
         kept.write_bytes(b"not numpy")
     assert events(read_interactions(path)) == ROWS
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    path.write_text(CSV + "u3,a,1700000000\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(store.np, "save", full)
+        assert len(read_interactions(path)) == 4
+    assert not [f for f in (tmp_path / "cache" / "logs").iterdir() if f.name.startswith(".")]
     typed = tmp_path / "log.parquet"
     duckdb.execute(f"COPY (SELECT 1 AS user_id, 2 AS item_id) TO '{typed}' (FORMAT parquet)")
     assert [events(read_interactions(typed)) for _ in range(2)] == [[(1, 2, None)]] * 2
-    result = attrec.fit(
-        attrec.simulate("mixed", num_users=30, num_items=20, seed=1), embedding_dim=8, max_epochs=1
-    )
-    assert result.counts
+
+
+def test_a_kept_log_trains_as_the_first_reading_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "SMALLEST", 10)
+    path = tmp_path / "log.csv"
+    log = attrec.simulate("mixed", num_users=40, num_items=30, events_per_user=8, seed=1)
+    attrec.data.reading.write_csv(log, path)
+    first, again = (attrec.fit(path, embedding_dim=8, max_epochs=1) for _ in range(2))
+    assert first.evaluation.to_dict() == again.evaluation.to_dict()
+    assert first.recommender.record["cleaning"][0]["left"] == 320
