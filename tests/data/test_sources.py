@@ -89,6 +89,9 @@ def test_patterns_and_folders_are_read_in_the_order_of_their_names(tmp_path):
     (tmp_path / "day=2" / "part.csv").write_text("who,what\nu1,x\n")
     with pytest.raises(DataError, match="its columns are who, what where"):
         read_interactions(tmp_path)
+    (tmp_path / "day=2" / "part.csv").write_text("\nuser,item,time\nu1,x,3\n")
+    with pytest.raises(DataError, match=r"part\.csv, line 2: its columns are user"):
+        read_interactions(tmp_path)
     (tmp_path / "day=2" / "part.jsonl").write_text('{"user": 1}')
     with pytest.raises(DataError, match=r"several formats \(csv, jsonl\)"):
         read_interactions(tmp_path)

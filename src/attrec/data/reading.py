@@ -82,8 +82,12 @@ def read_interactions(
     >>> log.user_ids.tolist(), log.item_ids.tolist(), log.item_codes.tolist()
     (['007', '7'], ['a', 'b'], [1, 0])
     """
-    given = {k: str(v) if type(v) is int and k in _COLUMNS else v for k, v in options.items()}
-    chosen = replace(config or DataConfig(), **_known_options(given))
+    given: dict[str, Any] = {
+        name: str(value) if type(value) is int and name in _COLUMNS else value
+        for name, value in options.items()
+    }
+    DataConfig.from_dict(given)  # an unknown name gets the nearest one offered
+    chosen = replace(config or DataConfig(), **given)
     with _connect() as db:
         if not isinstance(source, str | os.PathLike):
             return clean(encode(db, _open_frame(db, source, chosen), chosen), chosen)
@@ -99,11 +103,6 @@ def read_interactions(
 
 
 _COLUMNS = ("user", "item", "time", "rating")
-
-
-def _known_options(options: dict[str, Any]) -> dict[str, Any]:
-    DataConfig.from_dict(options)
-    return options
 
 
 def column_names(source: str | Path) -> list[str]:
@@ -171,14 +170,14 @@ def _wanted(config: DataConfig) -> Wanted:
 
 def _open_files(db: duckdb.DuckDBPyConnection, files: list[Location], config: DataConfig) -> Source:
     kinds = {config.format or sniff_format(file, db, config.encoding) for file in files}
-    kind = min(kinds)
-    if kind not in FORMATS:
-        raise DataError(f"format {kind!r} is unknown; choose one of {', '.join(FORMATS)}")
     if len(kinds) > 1:
         raise DataError(
             f"{files[0].name}, …: these files are of several formats ({', '.join(sorted(kinds))}); "
             "name those of one format by a pattern such as logs/*.csv"
         )
+    kind = kinds.pop()
+    if kind not in FORMATS:
+        raise DataError(f"format {kind!r} is unknown; choose one of {', '.join(FORMATS)}")
     if kind == "parquet":
         return _open_parquet(db, files, config)
     if kind == "jsonl":
@@ -204,16 +203,17 @@ def _open_table(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
     named = text.format == "inter" or is_header(cells, wanted) if header is None else header
     if named and all(len(list(islice(each.rows(), 2))) < 2 for each in texts):
         raise DataError(f"{name}: there is a header and no row; add interactions")
+    for each in texts[1:]:
+        line, others = each.first_row()
+        if line != first_line or len(others) != len(cells) or (named and others != cells):
+            raise DataError(
+                f"{each.name}, line {line}: its columns are {', '.join(others)} where {text.name}, "
+                f"line {first_line}, has {', '.join(cells)}; give files of one form"
+            )
     columns = [f"c{position}" for position in range(len(cells))]
     if named:
         names = [cell.split(":", 1)[0] if text.format == "inter" else cell for cell in cells]
         names = [cell.strip() for cell in names]
-        for each in texts[1:]:
-            if each.first_row()[1] != cells:
-                raise DataError(
-                    f"{each.name}: its columns are {', '.join(each.first_row()[1])} where "
-                    f"{text.name} has {', '.join(cells)}; give files of one form"
-                )
         columns = names if len(set(map(str.lower, names))) == len(names) else columns
     partitions = _partitions(texts[0].location, columns)
     known = [*(names if named else ()), *partitions]
@@ -240,7 +240,7 @@ def _place_in(
     db: duckdb.DuckDBPyConnection, texts: list[TextFile], row: int, *, skipped: int
 ) -> str:
     """Say in which file and line row ``row`` of the scan, which left out rejected lines, stands."""
-    rejected = {(reject.place) for reject in _rejects(db, texts)}
+    rejected = {reject.place for reject in _rejects(db, texts)}
     for text in texts:
         for line, _ in islice(text.rows(), skipped, None):
             place = f"{text.name}, line {line}"
