@@ -30,19 +30,33 @@ def stable_order(keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     [1, 3, 0, 2]
     """
     whole = _whole(keys)
-    if whole is None or len(keys) < 2:
-        return np.argsort(keys, kind="stable")
-    low = int(whole.min())
-    spread = (int(whole.max()) - low).bit_length()
-    positions = (len(keys) - 1).bit_length()
+    return np.argsort(keys, kind="stable") if whole is None else stable_sort(whole)[1]
+
+
+def stable_sort(
+    keys: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return ``keys`` in ascending order, and the positions that they came from.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in stable_sort(np.array([5, 3, 5, 3]))]
+    [[3, 3, 5, 5], [1, 3, 0, 2]]
+    """
+    low = int(keys.min()) if len(keys) else 0
+    spread = (int(keys.max()) - low).bit_length() if len(keys) else 0
+    positions = len(keys).bit_length()
     if spread + positions > _BITS:
-        return np.argsort(keys, kind="stable")
-    packed = whole - low
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+    packed = keys - low
     packed <<= positions
     packed |= np.arange(len(keys))
     packed.sort()
+    ascending = packed >> positions
+    ascending += low
     packed &= (1 << positions) - 1
-    return packed
+    return ascending, packed
 
 
 def _whole(keys: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import embedding_bag
 
 from attrec.config import TrainConfig
-from attrec.data.sorting import stable_order
+from attrec.data.sorting import stable_sort
 from attrec.model.attention import attention_weights, intent_shares
 from attrec.model.distance import joint_distance
 from attrec.model.loss import hinge_terms, l2_penalty, pair_mask
@@ -356,8 +356,8 @@ def _stable_sort(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sort int64 indices and return where each came from."""
     if values.device.type != "cpu":
         return values.sort(stable=True)
-    order = torch.from_numpy(stable_order(values.numpy()))
-    return values[order], order
+    ascending, order = stable_sort(values.numpy())
+    return torch.from_numpy(ascending), torch.from_numpy(order)
 
 
 def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
