@@ -233,3 +233,17 @@ def test_files_that_match_their_hash_but_are_no_such_file(tmp_path, part, text):
     rewrite_manifest(tmp_path, lambda m: m["files"][part].update(entry))
     with pytest.raises(ArtifactError, match="is damaged"):
         load_artifact(tmp_path)
+
+
+def test_only_what_was_saved_is_removed(tmp_path):
+    save_artifact(tmp_path / "m", **content())
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="is no checkpoint, and is not removed"):
+        artifact.remove_artifact(tmp_path / "m", artifact.CHECKPOINT)
+    artifact.remove_artifact(tmp_path / "m")
+    assert [file.name for file in (tmp_path / "m").iterdir()] == ["notes.txt"]
+    save_artifact(tmp_path / "damaged", **content())
+    (tmp_path / "damaged" / MANIFEST).write_text("{")
+    artifact.remove_artifact(tmp_path / "damaged")
+    artifact.remove_artifact(tmp_path / "damaged")
+    assert not (tmp_path / "damaged").exists()

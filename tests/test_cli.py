@@ -292,3 +292,12 @@ def test_the_help_of_train_names_every_option_once(run, monkeypatch):
         assert sum(line.split("│")[1].split()[:1] in ([flag], [f"{flag}/--no-{flag[2:]}"])
                    for line in out.splitlines()
                    if "│" in line) == 1, flag  # fmt: skip
+
+
+def test_a_fresh_start_removes_nothing_but_a_checkpoint(run, files, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    code, _, err = run("train", files / "log.csv", "--out", tmp_path / "m", "--fresh",
+                       "--checkpoint", tmp_path, *FAST)  # fmt: skip
+    assert code == 2
+    assert "thesis.txt" in err
+    assert (tmp_path / "thesis.txt").exists()

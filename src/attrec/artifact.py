@@ -176,6 +176,34 @@ def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
         raise _unwritable(path, kind, error) from error
 
 
+def remove_artifact(folder: str | Path, kind: Kind = MODEL) -> None:
+    """Remove what `save_artifact` wrote, also where it is damaged; nothing else is ever removed.
+
+    Raises
+    ------
+    ArtifactError
+        The folder holds something else.
+    """
+    path = Path(folder)
+    if not path.exists():
+        return
+    manifest = path / MANIFEST
+    if not path.is_dir() or (manifest.exists() and _format_of(manifest) not in (None, kind.format)):
+        raise ArtifactError(f"{path}: is no {kind.noun}, and is not removed; name another folder")
+    manifest.unlink(missing_ok=True)
+    _remove_unnamed(path, set())
+    with contextlib.suppress(OSError):  # something of somebody else's is in it
+        path.rmdir()
+
+
+def _format_of(manifest: Path) -> Any:
+    """Return what a manifest says it is of; None where it cannot be read."""
+    try:
+        return json.loads(manifest.read_bytes()).get("format", "another")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return None
+
+
 def load_artifact(folder: str | Path, kind: Kind = MODEL) -> Artifact:
     """Read what `save_artifact` wrote, and check every byte of it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,6 +143,7 @@ def data_inspect(
 ) -> None:  # fmt: skip
     """Say what a log is like, what a split would lose, and which options fit it."""
     from attrec.config import Options
+    from attrec.data.databases import shown
     from attrec.data.inspection import inspect_log
     from attrec.report import draw_log
 
@@ -159,8 +159,8 @@ def data_inspect(
     print_log(screen, events)
     screen.print()
     print_inspection(screen, found)
-    screen.print(f"Next: attrec train {shlex.quote(log)}{as_flags(overrides)}", highlight=False,
-                 soft_wrap=True)  # fmt: skip
+    command = f"attrec train {shlex.quote(shown(log))}{as_flags(overrides)}"
+    screen.print(f"Next: {command}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -190,7 +190,7 @@ def train(
     Ctrl-C saves where the training stands; the same command goes on from there.
     """
     from attrec.api import fit
-    from attrec.artifact import CHECKPOINT, check_target
+    from attrec.artifact import CHECKPOINT, check_target, remove_artifact
     from attrec.config import Options
     from attrec.progress import ConsoleListener
     from attrec.signals import stop_on_signals
@@ -200,7 +200,7 @@ def train(
     kept = checkpoint or out.with_name(f"{out.name}.checkpoint")
     check_target(out)
     if fresh:
-        shutil.rmtree(kept, ignore_errors=True)
+        remove_artifact(kept, CHECKPOINT)
     check_target(kept, CHECKPOINT)
     events, titles = _read(log, items, options.data)
     given = None if test is None else _read(str(test), None, options.data)[0]
@@ -216,7 +216,7 @@ def train(
             screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(wish.exit_code) from None
     result.recommender.save(out)
-    shutil.rmtree(kept, ignore_errors=True)
+    remove_artifact(kept, CHECKPOINT)
     if pictures is not None:
         _draw(result, pictures)
     if as_json:
@@ -399,6 +399,7 @@ def _draw(result: Any, folder: Path) -> None:
 
 def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:
     """Read a log, and titles where there are any; a public data set by its name."""
+    from attrec.data.databases import shown
     from attrec.data.datasets import NAMES, fetch
     from attrec.data.items import read_item_titles
     from attrec.data.reading import read_interactions
@@ -406,7 +407,7 @@ def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:
     if source in NAMES and not Path(source).exists():
         found = fetch(source, echo=lambda line: Console(stderr=True).print(line, highlight=False))
         source, items = str(found.interactions), items or found.items
-    with Console(stderr=True).status(f"reading {Path(source).name} …"):
+    with Console(stderr=True).status(f"reading {shown(source)} …"):
         log = read_interactions(source, config=config)
     return log, None if items is None else read_item_titles(items)
 

@@ -83,7 +83,7 @@ def print_inspection(screen: Console, found: Inspection) -> None:
     if found.first:
         pairs["time span"] = f"{found.first} to {found.last}"
     if found.gaps:
-        pairs["gaps, seconds"] = spread(found.gaps)
+        pairs["gaps, seconds" if found.first else "gaps in time"] = spread(found.gaps)
     losses = dict(found.losses)
     pairs["split"] = str(losses.pop("split"))
     pairs |= {f"  {name}": f"{value:,}" for name, value in losses.items()}

@@ -190,8 +190,10 @@ def test_large_logs_are_kept_and_reused_until_a_source_changes(tmp_path, monkeyp
     assert again.fingerprint() == first.fingerprint()
     assert "encoded earlier" not in read_interactions(path, cache=False).notes[-1]
     assert "encoded earlier" not in read_interactions(path, duplicates="keep").notes[-1]
+    before = len(list((tmp_path / "cache" / "logs").iterdir()))
     path.write_text(CSV)
     assert "encoded earlier" not in read_interactions(path).notes[-1]
+    assert len(list((tmp_path / "cache" / "logs").iterdir())) == before
     for kept in (tmp_path / "cache" / "logs").glob("*/user-codes.npy"):
         kept.write_bytes(b"not numpy")
     assert events(read_interactions(path)) == ROWS
@@ -218,3 +220,15 @@ def test_a_kept_log_trains_as_the_first_reading_does(tmp_path, monkeypatch):
     first, again = (attrec.fit(path, embedding_dim=8, max_epochs=1) for _ in range(2))
     assert first.evaluation.to_dict() == again.evaluation.to_dict()
     assert first.recommender.record["cleaning"][0]["left"] == 320
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"), [("log.jsonl", '{"user": 1, "item": 2}', "{"), ("log.txt", "1 2", "3")]
+)
+def test_many_bad_lines_are_all_counted_and_the_first_are_placed(tmp_path, name, good, bad):
+    path = tmp_path / name
+    path.write_text("\n".join([good, "", " \t", *[bad, good] * 150]) + "\n")
+    log = read_interactions(path, on_bad_row="skip")
+    assert (log.steps[1].removed, log.steps[1].left) == (150, 151)
+    places = [example.split(":")[0] for example in log.steps[1].examples]
+    assert places == [f"{name}, line {line}" for line in (4, 6, 8, 10, 12)]

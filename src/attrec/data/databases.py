@@ -23,6 +23,11 @@ def is_database(source: Any) -> bool:
     return str(source).split("://", 1)[0] in DRIVERS and "://" in str(source)
 
 
+def shown(source: str) -> str:
+    """Return a source as a person may see it: a database without user and password."""
+    return shown_address(source) if is_database(source) else source
+
+
 def shown_address(address: str) -> str:
     """Return the address without user and password, for messages and records."""
     parts = urlsplit(address)

@@ -226,54 +226,53 @@ def _time_expression(source: Source, column: str, kind: str) -> str:
 
 def _bad(source: Source, config: DataConfig) -> str:
     """Return the condition under which a row of ``events`` cannot be used."""
-    return " OR ".join(condition for condition, _ in _faults(source, config))
+    return " OR ".join(condition for condition, _, _ in _faults(source, config))
 
 
-def _faults(source: Source, config: DataConfig) -> Iterator[tuple[str, str]]:
-    """Yield what can be wrong with a row: a condition, and the words for it."""
+def _faults(source: Source, config: DataConfig) -> Iterator[tuple[str, str | None, str]]:
+    """Yield what can be wrong with a row: a condition, the column of no number, the words."""
     for role in ("user", "item"):
-        yield (
-            f'"{role}" IS NULL',
-            f"the {role} is empty; write its id or take the row away",
-        )
+        yield f'"{role}" IS NULL', None, f"the {role} is empty; write its id or take the row away"
         yield (
             f'contains(CAST("{role}" AS VARCHAR), chr(0))',
+            None,
             f"the {role} holds NUL bytes; the file was not written to its end: export it again",
         )
     if source.time is not None:
         yield (
             '"time" IS NULL OR NOT isfinite("time")',
-            "{time}; write a number or an ISO date, or name another column with time=",
+            source.time,
+            "timestamp {}; write a number or an ISO date, or name another column with time=",
         )
     if source.rating is not None and config.min_rating is not None:
-        yield "rating IS NULL", "{rating}; write a number, or name another column with rating="
+        yield (
+            "rating IS NULL",
+            source.rating,
+            "rating {}; write a number, or name another column with rating=",
+        )
 
 
 def _bad_rows(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -> list[BadRow]:
     found = []
-    for condition, words in _faults(source, config):
+    for condition, column, words in _faults(source, config):
         rows = db.execute(
             f"SELECT rowid FROM events WHERE kept AND ({condition}) ORDER BY 1 LIMIT {EXAMPLES}"
         ).fetchall()
         for (row,) in rows:
-            said = words.format(
-                time=_said(db, source.time, row, "timestamp"),
-                rating=_said(db, source.rating, row, "rating"),
-            ) if "{" in words else words  # fmt: skip
-            found.append((row, said))
+            found.append((row, words if column is None else _no_number(db, column, row, words)))
     found.extend(_mixed_units(db, source))
     return [BadRow(source.place(row), said) for row, said in sorted(found)[:EXAMPLES]]
 
 
-def _said(db: duckdb.DuckDBPyConnection, column: str | None, row: int, what: str) -> str:
-    if column is None:
-        return ""
+def _no_number(db: duckdb.DuckDBPyConnection, column: str, row: int, words: str) -> str:
     found = db.execute(
         f"SELECT CAST({column} AS VARCHAR) FROM source LIMIT 1 OFFSET {row}"
     ).fetchall()
     # A scan of one column may reject rows that the scan of all let pass.
     value = found[0][0] if found else None
-    return f"the {what} is empty" if value in (None, "") else f"{what} {value!r} is not a number"
+    if value in (None, ""):
+        return f"the {words.format('is empty')}"
+    return words.format(f"{value!r} is not a number")
 
 
 _UNIT = (

@@ -22,7 +22,7 @@ from attrec.config import DataConfig
 from attrec.data.cleaning import clean
 from attrec.data.columns import Roles, Wanted, is_header, roles_by_name, roles_by_position
 from attrec.data.databases import is_database, query_into, shown_address
-from attrec.data.encoding import BadRow, Source, encode, first_sentence, unreadable
+from attrec.data.encoding import EXAMPLES, BadRow, Source, encode, first_sentence, unreadable
 from attrec.data.interactions import InteractionLog
 from attrec.data.locations import Location, find_files, literal
 from attrec.data.store import LogStore
@@ -89,16 +89,19 @@ def read_interactions(
     DataConfig.from_dict(given)  # an unknown name gets the nearest one offered
     chosen = replace(config or DataConfig(), **given)
     with _connect() as db:
+        store = None
         if not isinstance(source, str | os.PathLike):
-            return clean(encode(db, _open_frame(db, source, chosen), chosen), chosen)
-        if is_database(source):
-            return clean(encode(db, _open_database(db, str(source), chosen), chosen), chosen)
-        files = find_files(os.fspath(source), db)
-        store = LogStore.of(files, chosen) if chosen.cache else None
-        kept = store.load() if store is not None else None
-        if kept is not None:
-            return kept
-        log = clean(encode(db, _open_files(db, files, chosen), chosen), chosen)
+            opened = _open_frame(db, source, chosen)
+        elif is_database(source):
+            opened = _open_database(db, str(source), chosen)
+        else:
+            files = find_files(os.fspath(source), db)
+            store = LogStore.of(files, chosen) if chosen.cache else None
+            kept = store.load() if store is not None else None
+            if kept is not None:
+                return kept
+            opened = _open_files(db, files, chosen)
+        log = clean(encode(db, opened, chosen), chosen)
     return log if store is None else store.save(log)
 
 
@@ -225,7 +228,7 @@ def _open_table(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
     _scan_text(db, texts, columns, skip=first_line - 1 + named, partitioned=bool(partitions))
     return _table_source(
         name, [*columns, *partitions], roles,
-        lambda row: _place_in(db, texts, row, skipped=named), lambda: _rejects(db, texts),
+        lambda row: _places_in(db, texts, [row], skipped=named)[0], lambda: _rejects(db, texts),
     )  # fmt: skip
 
 
@@ -236,20 +239,34 @@ def _partitions(location: Location, columns: Sequence[str]) -> list[str]:
     return [name for name in names if name not in columns]
 
 
-def _place_in(
-    db: duckdb.DuckDBPyConnection, texts: list[TextFile], row: int, *, skipped: int
-) -> str:
-    """Say in which file and line row ``row`` of the scan, which left out rejected lines, stands."""
+def _places_in(
+    db: duckdb.DuckDBPyConnection, texts: list[TextFile], rows: Sequence[int], *, skipped: int = 0
+) -> list[str]:
+    """Say in which file and line ``rows`` (ascending) of a scan stand, reading the files once.
+
+    The scan left out the rejected lines.
+    """
     rejected = {reject.place for reject in _rejects(db, texts)}
-    for text in texts:
-        for line, _ in islice(text.rows(), skipped, None):
-            place = f"{text.name}, line {line}"
-            if place in rejected:
-                continue
-            if row == 0:
-                return place
-            row -= 1
-    return texts[-1].name
+    places = (
+        place
+        for text in texts
+        for line, _ in islice(text.rows(), skipped, None)
+        if (place := f"{text.name}, line {line}") not in rejected
+    )
+    found, passed = [], 0
+    for row in rows:
+        found.append(next(islice(places, row - passed, None), texts[-1].name))
+        passed = row + 1
+    return found
+
+
+def _told(
+    db: duckdb.DuckDBPyConnection, texts: list[TextFile], rows: Sequence[int], what: str
+) -> list[BadRow]:
+    """Make bad rows of all ``rows`` of a scan, the first of them with their places."""
+    places = _places_in(db, texts, rows[:EXAMPLES])
+    places += [texts[0].name] * (len(rows) - len(places))
+    return [BadRow(place, what) for place in places]
 
 
 def _rejects(db: duckdb.DuckDBPyConnection, texts: list[TextFile]) -> list[BadRow]:
@@ -309,12 +326,12 @@ def _open_lines(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
     try:
         db.execute(
             f"CREATE TEMP TABLE lines AS SELECT {words} AS words FROM scanned "
-            "WHERE trim(line) <> ''"
+            "WHERE trim(line, ' ' || chr(9)) <> ''"
         )
     except duckdb.Error as error:
         raise unreadable(name, error) from error
     lonely = [row[0] for row in db.execute(
-        "SELECT rowid FROM lines WHERE len(words) < 2 ORDER BY 1 LIMIT 100"
+        "SELECT rowid FROM lines WHERE len(words) < 2 ORDER BY 1"
     ).fetchall()]  # fmt: skip
     db.execute(
         'CREATE TEMP VIEW source AS SELECT words[1] AS "user", unnest(words[2:]) AS item FROM lines'
@@ -322,10 +339,7 @@ def _open_lines(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
 
     def rejected() -> list[BadRow]:
         alone = "a user without an item; write 'user item item …' or take the line away"
-        return [
-            *_rejects(db, texts),
-            *(BadRow(_place_in(db, texts, row, skipped=0), alone) for row in lonely),
-        ]
+        return [*_rejects(db, texts), *_told(db, texts, lonely, alone)]
 
     notes = ("lines 'user item item …', oldest first: the order of the file is the order in time",)
     return Source(
@@ -368,8 +382,7 @@ def _open_json(db: duckdb.DuckDBPyConnection, files: list[Location], config: Dat
     def rejected() -> list[BadRow]:
         rows = db.execute("SELECT rowid FROM lines WHERE NOT good ORDER BY 1").fetchall()
         what = 'the line is no JSON object; write one such as {"user": 1, "item": 2} on each line'
-        shown = [BadRow(_place_in(db, texts, row, skipped=0), what) for (row,) in rows[:100]]
-        return [*_rejects(db, texts), *shown, *([BadRow(name, what)] * (len(rows) - len(shown)))]
+        return [*_rejects(db, texts), *_told(db, texts, [row for (row,) in rows], what)]
 
     if not names:
         wrong = rejected()
@@ -381,9 +394,9 @@ def _open_json(db: duckdb.DuckDBPyConnection, files: list[Location], config: Dat
     good = "SELECT rowid FROM lines WHERE good LIMIT 1 OFFSET "
     return _table_source(
         name, names, roles_by_name(names, _wanted(config), name),
-        lambda row: _place_in(
-            db, texts, db.execute(good + str(row)).fetchall()[0][0], skipped=0
-        ),
+        lambda row: _places_in(
+            db, texts, db.execute(good + str(row)).fetchall()[0]
+        )[0],
         rejected,
     )  # fmt: skip
 
@@ -395,7 +408,7 @@ def _json_keys(db: duckdb.DuckDBPyConnection, texts: list[TextFile], name: str) 
         db.execute(
             "CREATE TEMP TABLE lines AS SELECT line, json_valid(line) AND "
             "json_type(CASE WHEN json_valid(line) THEN line END) = 'OBJECT' AS good FROM scanned "
-            "WHERE trim(line) <> ''"
+            "WHERE trim(line, ' ' || chr(9)) <> ''"
         )
     except duckdb.Error as error:
         raise unreadable(name, error) from error

@@ -8,8 +8,9 @@
     ├── user-ends.npy, item-ends.npy                  where each id ends in them
     └── log.json                                      written last: a folder without it is none
 
-The key is a SHA-256 over the paths, sizes and times of change of the sources and over all options
-of reading and cleaning. Nothing is unpickled.
+The key is a SHA-256 over the paths of the sources and all options of reading and cleaning; their
+sizes and times of change stand in ``log.json``: a changed source takes the place of what it was.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ SMALLEST = 10_000_000
 
 @dataclass(frozen=True)
 class LogStore:
-    """The place of one log."""
+    """The place of one log, and the state of its sources now."""
 
     folder: Path
+    state: list[list[int]]
 
     @classmethod
     def of(cls, files: list[Location], config: DataConfig) -> LogStore | None:
@@ -48,16 +50,17 @@ class LogStore:
         states = [Path(file.path).stat() for file in files]
         if sum(state.st_size for state in states) < SMALLEST:
             return None
-        said = [FORMAT_VERSION, config.to_dict()]
-        for file, state in zip(files, states, strict=True):
-            said.append([file.path, file.name, state.st_size, state.st_mtime_ns, state.st_ino])
+        said = [FORMAT_VERSION, config.to_dict(), *([file.path, file.name] for file in files)]
         key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        return cls(cache_folder() / "logs" / key[:32])
+        now = [[state.st_size, state.st_mtime_ns, state.st_ino] for state in states]
+        return cls(cache_folder() / "logs" / key[:32], now)
 
     def load(self) -> InteractionLog | None:
         """Return the log as memory maps, or None where it is not there or not whole."""
         try:
             record = json.loads((self.folder / "log.json").read_bytes())
+            if record["state"] != self.state:
+                return None
             codes = [self._map(f"{role}-codes") for role in ("user", "item")]
             ids = [self._ids(role, record["kinds"][role]) for role in ("user", "item")]
             times = self._map("times") if record["timed"] else None
@@ -100,7 +103,7 @@ class LogStore:
             np.save(folder / "times.npy", log.timestamps)
         record: dict[str, Any] = {
             "source": log.source, "notes": log.notes, "steps": [asdict(s) for s in log.steps],
-            "kinds": kinds, "timed": log.timestamps is not None,
+            "kinds": kinds, "timed": log.timestamps is not None, "state": self.state,
         }  # fmt: skip
         (folder / "log.json").write_text(json.dumps(record), encoding="utf-8")
 

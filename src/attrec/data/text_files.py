@@ -82,7 +82,7 @@ class TextFile:
             if not self.quoted:
                 for line, text in enumerate(lines, start=1):
                     bare = text.rstrip("\r\n")
-                    if bare:
+                    if bare.strip(" \t") if self.format == "lines" else bare:
                         yield line, self._split(bare)
                 return
             reader = csv.reader(lines, delimiter=self.delimiter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -184,10 +183,6 @@ class Checkpointer:
             kind=CHECKPOINT,
         )  # fmt: skip
         self._saved_at = time.monotonic()
-
-    def remove(self) -> None:
-        """Remove the checkpoint; a training that ended needs none."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _load(self) -> None:
         artifact = load_artifact(self.folder, CHECKPOINT)

@@ -94,7 +94,7 @@ def train(
     total = num_epochs or config.max_epochs
     while stand.epoch <= total and not stand.patience_is_over():
         for batch in epoch_batches(sequences, network, config, stand.epoch, skip=stand.steps):
-            stand.after(float(step(batch)), len(batch.users))
+            stand.after(float(step(batch)))
             if on_progress is not None:
                 on_progress(stand.progress(total, sequences.num_windows))
             if checkpointer is not None:
@@ -111,7 +111,7 @@ class _Stand:
 
     def __init__(self, network: AttRecNetwork, step: TrainingStep, config: TrainConfig) -> None:
         self.network, self.step, self.config = network, step, config
-        self.epoch, self.steps, self.windows = 1, 0, 0
+        self.epoch, self.steps = 1, 0
         self.loss, self.seconds = 0.0, 0.0
         self.epochs: list[Epoch] = []
         self.best_epoch, self.best_value = 0, -math.inf
@@ -123,7 +123,6 @@ class _Stand:
         if kept is None:
             return
         self.epoch, self.steps = kept.epoch, kept.steps
-        self.windows = kept.steps * self.config.batch_size
         self.loss, self.seconds, self.epochs = kept.loss, kept.seconds, kept.epochs
         self.best_epoch, self.best = kept.best_epoch, kept.best
         self.best_value = -math.inf if kept.best_value is None else kept.best_value
@@ -140,7 +139,7 @@ class _Stand:
             self.network.state_dict(), accumulators, generator, self.best,
         )  # fmt: skip
 
-    def after(self, loss: float, windows: int) -> None:
+    def after(self, loss: float) -> None:
         """Count a step.
 
         Raises
@@ -156,12 +155,11 @@ class _Stand:
                 "is whole"
             )
         self.steps += 1
-        self.windows += windows
         self.loss += loss
 
     def progress(self, total: int, windows_in_epoch: int) -> Progress:
         """Say how far it is."""
-        windows = min(self.windows, windows_in_epoch)
+        windows = min(self.steps * self.config.batch_size, windows_in_epoch)
         return Progress(self.epoch, total, windows, windows_in_epoch, self.loss / windows)
 
     def end_epoch(self, windows: int, validate: Validate | None) -> Epoch:
@@ -178,13 +176,8 @@ class _Stand:
         elif figures[self.config.selection_metric] > self.best_value:
             self.best_epoch, self.best_value = self.epoch, figures[self.config.selection_metric]
             self.best = {name: v.clone() for name, v in self.network.state_dict().items()}
-        self.epoch, self.steps, self.windows, self.loss, self.seconds = (
-            self.epoch + 1,
-            0,
-            0,
-            0.0,
-            0.0,
-        )
+        self.epoch += 1
+        self.steps, self.loss, self.seconds = 0, 0.0, 0.0
         self._since = time.perf_counter()
         return epoch
 
