@@ -7,6 +7,7 @@ DEMO   := .venv-demo
 VENV   := .venv
 BIN    := $(VENV)/bin
 ROW    ?=
+KERNELS := $(wildcard src/attrec/native/*.[ch])
 TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
@@ -27,14 +28,14 @@ define install_torch
 	  || $(1)/bin/pip install --quiet -c constraints.txt torch
 endef
 
-$(DEMO)/.ready: pyproject.toml constraints.txt
+$(DEMO)/.ready: pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "Installing AttRec into $(DEMO) (once) ..."
 	@$(PYTHON) -m venv $(DEMO)
 	@$(call install_torch,$(DEMO))
 	@$(DEMO)/bin/pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "Installing AttRec and the test tools into $(VENV) (once) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(call install_torch,$(VENV))

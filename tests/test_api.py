@@ -10,6 +10,7 @@ from attrec.data.interactions import InteractionLog
 from attrec.data.reading import write_csv
 from attrec.data.splits import leave_last_out
 from attrec.errors import AttRecError, ConfigError, DataError
+from attrec.native.library import available
 
 SMALL = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "init_std": 0.3}
 
@@ -32,7 +33,7 @@ def test_a_fit_says_how_good_it_is_beside_the_floors(result):
     assert record["best_epoch"] == result.best_epoch
     assert record["trained_on"] == "train + validation"
     assert record["test"] == result.evaluation.to_dict()
-    assert record["step"] == "FusedStep"
+    assert record["step"] == ("NativeStep" if available() else "FusedStep")
     assert len(record["epochs"]) == 2
     assert set(result.attention) == {"windows", "entropy", "weight_by_slot", "content_share"}
     assert result.counts["test_users"] == 60

@@ -5,7 +5,8 @@ import torch
 
 import attrec
 from attrec.config import TrainConfig
-from attrec.training.step import Batch, make_step
+from attrec.training.choice import make_step
+from attrec.training.step import Batch
 from tests.training.test_step import batches, network
 
 pytestmark = [

@@ -22,6 +22,7 @@ OTHER = {
     "norm_clipping": False,
     "learning_rate": 0.5,
     "initial_accumulator": 1.0,
+    "adagrad": "row-wise",
     "batch_size": 32,
     "max_epochs": 1,
     "retrain": False,

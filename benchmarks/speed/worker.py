@@ -17,7 +17,8 @@ from attrec.config import ModelConfig, TrainConfig
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.model.network import AttRecNetwork
-from attrec.training.step import Batch, TrainingStep, make_step
+from attrec.training.choice import make_step
+from attrec.training.step import Batch, TrainingStep
 from attrec.training.trainer import epoch_batches
 from benchmarks.speed.eager import EagerStep
 
@@ -55,7 +56,7 @@ def prepare(
             break
     if step == "eager":
         return EagerStep(network, MODEL, TRAIN), batches
-    return make_step(network, TRAIN, plain=step == "plain"), batches
+    return make_step(network, TRAIN), batches
 
 
 def main() -> None:

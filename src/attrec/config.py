@@ -19,6 +19,7 @@ from attrec.errors import ConfigError
 
 Aggregation = Literal["mean", "sum", "max", "min"]
 Pairing = Literal["all", "one-to-one"]
+Adagrad = Literal["full", "row-wise"]
 SplitName = Literal["leave-last-out", "global-time"]
 Ties = Literal["pessimistic", "optimistic", "item-order"]
 OnBadRow = Literal["error", "skip"]
@@ -122,6 +123,10 @@ class TrainConfig(Config):
     learning_rate: float = _option(0.05, "step size of Adagrad", low=0, open_low=True)
     initial_accumulator: float = _option(
         0.05, "where Adagrad's sum of squared gradients starts", low=0
+    )
+    adagrad: Adagrad = _option(
+        "full",
+        "Adagrad's state for each entry of a table, or one number a row where memory is short",
     )
     batch_size: int = _option(1000, "windows in a step", low=1)
     max_epochs: int = _option(50, "passes over all windows, at most", low=1)

@@ -1,4 +1,4 @@
-"""The fused step equals the plain one, and both equal a dense step with PyTorch's Adagrad."""
+"""The fast steps equal the plain one, and all equal a dense step with PyTorch's Adagrad."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,20 @@ from attrec.config import ModelConfig, TrainConfig
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.model.network import AttRecNetwork
+from attrec.native.library import available
+from attrec.training.choice import make_step
+from attrec.training.native_step import NativeStep
 from attrec.training.negatives import sample_negatives
 from attrec.training.optimizer import RowAdagrad, clip_rows
-from attrec.training.step import Batch, FusedStep, PlainStep, make_step
+from attrec.training.step import Batch, FusedStep, PlainStep
 
 M, N = 12, 30
+NATIVE = pytest.param(
+    NativeStep,
+    marks=pytest.mark.skipif(not available(), reason="this installation has no compiled kernels"),
+)
+STEPS = [PlainStep, FusedStep, NATIVE]
+FAST = [FusedStep, NATIVE]
 
 
 def batches(L, T, count=6, size=9, seed=0):
@@ -60,7 +69,7 @@ def dense_step(model, optimizer, config, batch):
     return float(loss.detach())
 
 
-@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+@pytest.mark.parametrize("step_class", STEPS)
 @pytest.mark.parametrize(("aggregation", "pairing"), [("mean", "all"), ("sum", "one-to-one")])
 def test_without_a_penalty_touching_rows_equals_the_dense_step(step_class, aggregation, pairing):
     config = TrainConfig(pairing=pairing)
@@ -80,36 +89,75 @@ def test_without_a_penalty_touching_rows_equals_the_dense_step(step_class, aggre
     equal_tables(ours, dense)
 
 
+@pytest.mark.parametrize("step_class", FAST)
 @given(
     st.integers(1, 6),
     st.integers(1, 4),
     st.sampled_from(["mean", "sum"]),
     st.sampled_from(["all", "one-to-one"]),
+    st.sampled_from(["full", "row-wise"]),
     st.sampled_from([0.0, 0.02]),
     st.booleans(),
     st.sampled_from([0.0, 0.4]),
     st.sampled_from([0.0, 0.2, 1.0]),
 )
-def test_the_fused_step_equals_the_plain_one(L, T, aggregation, pairing, l2, clip, p, omega):
+def test_a_fast_step_equals_the_plain_one(
+    step_class, L, T, aggregation, pairing, adagrad, l2, clip, p, omega
+):
     options = {"aggregation": aggregation, "dropout": p, "long_term_weight": omega}
-    fused, plain = network(L, **options), network(L, **options)
-    config = TrainConfig(num_targets=T, pairing=pairing, l2=l2, norm_clipping=clip)
-    fused_step, plain_step = FusedStep(fused, config), PlainStep(plain, config)
+    fast, plain = network(L, **options), network(L, **options)
+    config = TrainConfig(num_targets=T, pairing=pairing, l2=l2, norm_clipping=clip, adagrad=adagrad)
+    fast_step, plain_step = step_class(fast, config), PlainStep(plain, config)
     for batch in batches(L, T, count=3, seed=L + 7 * T):
-        assert float(fused_step(batch)) == pytest.approx(float(plain_step(batch)), rel=1e-12)
-    equal_tables(fused, plain, 1e-11)
+        assert float(fast_step(batch)) == pytest.approx(float(plain_step(batch)), rel=1e-12)
+    equal_tables(fast, plain, 1e-11)
+    for name, state in plain_step.state()[0].items():
+        torch.testing.assert_close(fast_step.state()[0][name], state, rtol=1e-11, atol=1e-13)
 
 
-def test_float32_agrees_with_float64():
+@pytest.mark.parametrize("step_class", [NATIVE])
+def test_the_number_of_threads_changes_no_bit(step_class):
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            model = network(dtype=torch.float32)
+            step = step_class(model, TrainConfig())
+            losses = [float(step(batch)) for batch in batches(4, 3, size=700)]
+            found.append((losses, [value.detach() for value in model.parameters()]))
+    finally:
+        torch.set_num_threads(threads)
+    for losses, tables in found[1:]:
+        assert losses == found[0][0]
+        assert all(torch.equal(a, b) for a, b in zip(tables, found[0][1], strict=True))
+
+
+@pytest.mark.parametrize("step_class", [NATIVE])
+def test_an_index_outside_its_table_is_an_error_and_touches_nothing(step_class):
+    model = network()
+    step = step_class(model, TrainConfig())
+    before = [value.detach().clone() for value in model.parameters()]
+    batch = batches(4, 3, count=1)[0]
+    outside = batch.negatives.clone()
+    outside[2, 1] = N
+    with pytest.raises(IndexError, match="30, the rows of its table"):
+        step(batch._replace(negatives=outside))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    step(batch)
+
+
+@pytest.mark.parametrize("step_class", FAST)
+def test_float32_agrees_with_float64(step_class):
     single, double = network(dtype=torch.float32), network()
     double.load_state_dict({name: value.double() for name, value in single.state_dict().items()})
-    steps = FusedStep(single, TrainConfig()), FusedStep(double, TrainConfig())
+    steps = step_class(single, TrainConfig()), step_class(double, TrainConfig())
     for batch in batches(4, 3):
         losses = [float(step(batch)) for step in steps]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+@pytest.mark.parametrize("step_class", STEPS)
 def test_the_penalty_acts_once_on_each_row_touched(step_class):
     # A margin so small that no pair is violated is not to be had; a weight of 0 on both terms is
     # neither. So: one window, and its rows compared with the gradient without the penalty.
@@ -138,7 +186,7 @@ def test_the_penalty_acts_once_on_each_row_touched(step_class):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+@pytest.mark.parametrize("step_class", STEPS)
 def test_rows_outside_the_batch_keep_their_bits(step_class):
     model = network()
     step = step_class(model, TrainConfig(l2=0.1))
@@ -156,7 +204,7 @@ def test_rows_outside_the_batch_keep_their_bits(step_class):
     assert torch.equal(model.user_long[others], before["user_long"][others])
 
 
-@pytest.mark.parametrize("step_class", [PlainStep, FusedStep])
+@pytest.mark.parametrize("step_class", STEPS)
 def test_clipping_keeps_every_row_in_the_ball_from_the_start(step_class):
     model = network(init_std=3.0)
     step = step_class(model, TrainConfig(learning_rate=2.0))
@@ -171,8 +219,18 @@ def test_clipping_keeps_every_row_in_the_ball_from_the_start(step_class):
     assert model.projection.norm() > 1
 
 
+def test_row_wise_adagrad_keeps_one_number_a_row():
+    start = torch.tensor([[3.0, 4.0], [1.0, 1.0]], dtype=torch.float64)
+    rule = RowAdagrad(start, 0.5, 0.0, clip=False, row_wise=True)
+    rule.step(torch.tensor([[6.0, 8.0]], dtype=torch.float64), torch.tensor([0]))
+    # The mean of 36 and 64 is 50: 0.5 · 6 / √50 and 0.5 · 8 / √50.
+    assert rule.accumulator.tolist() == [[50.0], [0.0]]
+    assert start[0].tolist() == pytest.approx([3 - 3 / 50**0.5, 4 - 4 / 50**0.5])
+    assert start[1].tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("aggregation", ["max", "min"])
-def test_the_plain_step_covers_what_the_fused_one_does_not(aggregation):
+def test_the_plain_step_covers_what_the_fast_ones_do_not(aggregation):
     model = network(aggregation=aggregation)
     step = make_step(model, TrainConfig())
     assert type(step) is PlainStep
@@ -185,8 +243,10 @@ def test_the_step_is_chosen_by_what_it_covers():
         pass
 
     config = ModelConfig(embedding_dim=4)
-    assert type(make_step(AttRecNetwork(config, 2, 5), TrainConfig())) is FusedStep
-    assert type(make_step(AttRecNetwork(config, 2, 5), TrainConfig(), plain=True)) is PlainStep
+    fastest = NativeStep if available() else FusedStep
+    assert type(make_step(AttRecNetwork(config, 2, 5), TrainConfig())) is fastest
+    half = AttRecNetwork(config, 2, 5, dtype=torch.bfloat16)
+    assert type(make_step(half, TrainConfig())) is FusedStep
     assert type(make_step(Changed(config, 2, 5), TrainConfig())) is PlainStep
 
 

@@ -29,6 +29,7 @@ class RowAdagrad:
 
     acc ← acc + g², θ ← θ − lr · g / (√acc + ε): for the rows with a gradient exactly what
     `torch.optim.Adagrad` does, and for all others nothing, which is what it does with g = 0.
+    Row-wise, one accumulator per row takes the mean of its g²: 1/d of the state's memory.
 
     Parameters
     ----------
@@ -39,15 +40,24 @@ class RowAdagrad:
         Where acc starts.
     clip : bool
         Keep the visited rows in the unit ball (12), after the step.
+    row_wise : bool
+        One accumulator per row.
     """
 
     def __init__(
-        self, table: torch.Tensor, learning_rate: float, initial_accumulator: float, clip: bool
+        self,
+        table: torch.Tensor,
+        learning_rate: float,
+        initial_accumulator: float,
+        clip: bool,
+        row_wise: bool = False,
     ) -> None:
         self.table = table
-        self.accumulator = torch.full_like(table, initial_accumulator)
+        width = 1 if row_wise else table.shape[1]
+        self.accumulator = table.new_full((len(table), width), initial_accumulator)
         self.learning_rate = learning_rate
         self.clip = clip
+        self.row_wise = row_wise
 
     def step(self, gradient: torch.Tensor, rows: torch.Tensor | None = None) -> None:
         """Update the rows.
@@ -71,7 +81,10 @@ class RowAdagrad:
     def _update(
         self, values: torch.Tensor, accumulator: torch.Tensor, gradient: torch.Tensor
     ) -> None:
-        accumulator.addcmul_(gradient, gradient)
+        if self.row_wise:
+            accumulator.add_(gradient.square().mean(dim=1, keepdim=True))
+        else:
+            accumulator.addcmul_(gradient, gradient)
         values.addcdiv_(gradient, accumulator.sqrt().add_(EPSILON), value=-self.learning_rate)
         if self.clip:
             clip_rows(values)

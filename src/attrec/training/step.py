@@ -1,4 +1,4 @@
-"""One training step: the readable one, and the fast one that must equal it."""
+"""One training step: the readable one, and the same with its gradient written out in PyTorch."""
 
 from __future__ import annotations
 
@@ -50,18 +50,8 @@ class TrainingStep(Protocol):
         """Take what `state` returned."""
 
 
-def make_step(network: AttRecNetwork, config: TrainConfig, *, plain: bool = False) -> TrainingStep:
-    """Choose the step: the fused one where it covers the network, or the plain one.
-
-    The fused step covers mean and sum aggregation of the network as it is; max and min, and any
-    subclass with other equations, take the plain one.
-    """
-    fused = type(network) is AttRecNetwork and network.config.aggregation in ("mean", "sum")
-    return FusedStep(network, config) if fused and not plain else PlainStep(network, config)
-
-
-class _Step:
-    """What both steps share: the optimisers, the first clipping, and dropout."""
+class Step:
+    """What all steps share: the optimisers, the first clipping, and dropout."""
 
     tables = ("item_short", "item_long", "user_long")
 
@@ -77,6 +67,7 @@ class _Step:
                 config.learning_rate,
                 config.initial_accumulator,
                 config.norm_clipping and name in self.tables,
+                config.adagrad == "row-wise" and name in self.tables,
             )
             for name, parameter in network.named_parameters()
         }
@@ -105,7 +96,7 @@ class _Step:
         return kept.to(like.dtype).div_(1.0 - p)
 
 
-class PlainStep(_Step):
+class PlainStep(Step):
     """The step as the equations say it, by automatic differentiation.
 
     The network is called on the batch's distinct rows as if they were its whole tables, so the
@@ -216,7 +207,7 @@ class _Occurrences(NamedTuple):
         )
 
 
-class FusedStep(_Step):
+class FusedStep(Step):
     """The same step with its gradient written out.
 
     What it saves: every distinct item is projected once, (X_i + TE_l) W = X_i W + TE_l W; the value

@@ -15,8 +15,9 @@ from attrec.data.sequences import Sequences
 from attrec.errors import DataError, TrainingError
 from attrec.model.network import AttRecNetwork
 from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
+from attrec.training.choice import make_step
 from attrec.training.negatives import check_enough_items, sample_negatives
-from attrec.training.step import Batch, TrainingStep, make_step
+from attrec.training.step import Batch, TrainingStep
 
 Validate = Callable[[AttRecNetwork], dict[str, float]]
 

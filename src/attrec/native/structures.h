@@ -1,0 +1,34 @@
+/* What the training step's kernels are given; attrec/native/step.py mirrors them. */
+
+struct windows {
+    int64_t L, C, T, d;
+    int64_t mean, one_to_one;
+    double omega, margin;
+    const void *X, *V, *U, *Z, *signal, *dropout;
+    const int32_t *window_places, *candidate_places, *long_places, *user_places;
+    void *m, *g_m, *g_u, *g_Q, *shares, *a;
+    double *loss;
+};
+
+struct segments {
+    int64_t d, limit;
+    const int64_t *starts;
+    const int32_t *order;
+    const void *source;
+    void *into;
+};
+
+struct rule {
+    double rate, tiny, l2;
+    int64_t clip, row_wise;
+};
+
+struct update {
+    int64_t d, limit, per_first, per_second, ready_rows;
+    double factor;
+    const int64_t *distinct, *starts;
+    const int32_t *order, *second_places;
+    const void *ready, *shares, *first, *a, *second;
+    void *table, *state;
+    struct rule rule;
+};
