@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 from attrec.model.network import AttRecNetwork
+from attrec.training.batches import epoch_batches
 from attrec.training.choice import make_step
 from attrec.training.step import Batch, TrainingStep
-from attrec.training.trainer import epoch_batches
 from benchmarks.speed.eager import EagerStep
 from benchmarks.speed.worker import MODEL, SHAPES, TRAIN, simulated
 

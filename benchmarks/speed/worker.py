@@ -17,9 +17,9 @@ from attrec.config import ModelConfig, TrainConfig
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.model.network import AttRecNetwork
+from attrec.training.batches import epoch_batches
 from attrec.training.choice import make_step
 from attrec.training.step import Batch, TrainingStep
-from attrec.training.trainer import epoch_batches
 from benchmarks.speed.eager import EagerStep
 
 SHAPES = {

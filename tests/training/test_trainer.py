@@ -8,7 +8,8 @@ from attrec.data.sequences import Sequences
 from attrec.errors import DataError
 from attrec.model.network import AttRecNetwork
 from attrec.native.library import available
-from attrec.training.trainer import epoch_batches, train
+from attrec.training.batches import epoch_batches
+from attrec.training.trainer import train
 
 STEP = "NativeStep" if available() else "FusedStep"
 

@@ -103,7 +103,7 @@ class Sequences:
         >>> windows.users.tolist(), windows.inputs.tolist(), windows.targets.tolist()
         ([0, 1], [[-1, -1, 7], [-1, 1, 2]], [[8, -1], [3, -1]])
         """
-        before = self._windows_before
+        before = self.windows_before
         users = np.searchsorted(before, numbers, side="right") - 1
         starts, ends = self.histories.offsets[users], self.histories.offsets[users + 1]
         newest = starts + (np.asarray(numbers, dtype=np.int64) - before[users])
@@ -122,7 +122,8 @@ class Sequences:
         return Windows(users.astype(np.int64), inputs, targets)
 
     @property
-    def _windows_before(self) -> npt.NDArray[np.int64]:
+    def windows_before(self) -> npt.NDArray[np.int64]:
+        """(M + 1,) int64: how many windows the users before each one have; all in the last."""
         cached: npt.NDArray[np.int64] | None = self.__dict__.get("_before")
         if cached is None:
             cached = np.zeros(self.num_users + 1, dtype=np.int64)

@@ -1,4 +1,5 @@
-/* Inner loops that PyTorch would do in dozens of passes over memory: of the training step (step.h).
+/* Inner loops that PyTorch would do in dozens of passes over memory: of the training step (step.h) and
+   its batches (batches.h).
 
    Called through ctypes by the modules of attrec/native, which mirror the structures and check every
    array's type; what the places hold comes from attrec_group, which checks the indices. Threads
@@ -131,3 +132,5 @@ EXPORT int64_t attrec_group(const int64_t *first, int64_t first_count, const int
     starts[0] = 0;
     return n;
 }
+
+#include "batches.h"

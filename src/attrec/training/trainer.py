@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError, TrainingError
 from attrec.model.network import AttRecNetwork
+from attrec.training.batches import epoch_batches
 from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
 from attrec.training.choice import make_step
-from attrec.training.negatives import check_enough_items, sample_negatives
-from attrec.training.step import Batch, TrainingStep
+from attrec.training.negatives import check_enough_items
+from attrec.training.step import TrainingStep
 
 Validate = Callable[[AttRecNetwork], dict[str, float]]
 
@@ -191,22 +191,3 @@ class _Stand:
         """Bring the network to the state of the best epoch."""
         if self.best is not None and self.best_epoch != self.epochs[-1].number:
             self.network.load_state_dict(self.best)
-
-
-def epoch_batches(
-    sequences: Sequences, network: AttRecNetwork, config: TrainConfig, epoch: int, skip: int = 0
-) -> Iterator[Batch]:
-    """Yield every window once, in an order and with negatives that (seed, epoch) determine.
-
-    The first ``skip`` batches are drawn and left out: those after them stay the same.
-    """
-    rng = np.random.default_rng([config.seed, epoch])
-    order = rng.permutation(sequences.num_windows)
-    device = network.item_short.device
-    for start in range(0, len(order), config.batch_size):
-        numbers = order[start : start + config.batch_size]
-        windows = sequences.windows(numbers, network.config.window_length, config.num_targets)
-        negatives = sample_negatives(windows.targets, network.num_items, rng)
-        if start < skip * config.batch_size:
-            continue
-        yield Batch(*(torch.from_numpy(part).to(device) for part in (*windows, negatives)))
