@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def make_windows(
-    values: npt.NDArray[np.int32],
+    values: npt.NDArray[Any],
     offsets: Ints,
     before: Ints,
     numbers: Ints,
