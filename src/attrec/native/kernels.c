@@ -1,5 +1,5 @@
-/* Inner loops that PyTorch would do in dozens of passes over memory: of the training step (step.h) and
-   its batches (batches.h).
+/* Inner loops that PyTorch would do in dozens of passes over memory: of the training step (step.h),
+   its batches (batches.h), and the softmax over a catalogue (softmax.h).
 
    Called through ctypes by the modules of attrec/native, which mirror the structures and check every
    array's type; what the places hold comes from attrec_group, which checks the indices. Threads
@@ -28,6 +28,7 @@
 #define ROW(place) ((int64_t)((place) < 0 ? 0 : (place)))
 
 #include "structures.h"
+#include "exponential.h"
 
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -38,6 +39,7 @@
 #define SQRT sqrtf
 #include "vectors.h"
 #include "step.h"
+#include "softmax.h"
 #undef REAL
 #undef EXP
 #undef SQRT
@@ -46,6 +48,7 @@
 #define SQRT sqrt
 #include "vectors.h"
 #include "step.h"
+#include "softmax.h"
 
 /* Whether threads were built in. */
 EXPORT int64_t attrec_threaded(void)
@@ -82,6 +85,8 @@ OVER_RANGE(segments, float)
 OVER_RANGE(segments, double)
 OVER_RANGE(update, float)
 OVER_RANGE(update, double)
+OVER_RANGE(softmax, float)
+OVER_RANGE(softmax, double)
 
 /* Number the distinct indices of two lists in the order in which they are met.
 

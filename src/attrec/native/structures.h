@@ -1,4 +1,4 @@
-/* What the training step's kernels are given; attrec/native/step.py mirrors them. */
+/* What the kernels are given; the modules of attrec/native mirror them. */
 
 struct windows {
     int64_t L, C, T, d;
@@ -31,4 +31,13 @@ struct update {
     const void *ready, *shares, *first, *a, *second;
     void *table, *state;
     struct rule rule;
+};
+
+struct softmax {
+    int64_t n, first, sum, gradient;
+    double even, peak;
+    const void *offsets, *weights;
+    const int64_t *targets, *items;
+    void *logits, *picked;
+    double *top, *total;
 };
