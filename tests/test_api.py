@@ -180,7 +180,7 @@ def test_options_come_from_a_file_too(log, tmp_path):
     ("options", "kind", "words"),
     [
         ({"windows": 3}, ConfigError, "no option 'windows'"),
-        ({"preset": "accurate"}, ConfigError, "no preset 'accurate'"),
+        ({"preset": "acurate"}, ConfigError, "no preset 'acurate'"),
         ({"selection_metric": "auc"}, ConfigError, "no metric 'auc'"),
     ],
 )

@@ -67,6 +67,13 @@ def test_overrides_beat_the_file_which_beats_the_preset_which_beats_the_defaults
     assert Options.of("paper-sparse", file).train.norm_clipping is True
 
 
+def test_heads_share_the_embedding_evenly():
+    assert Options.of(architecture="additive", embedding_dim=12, heads=3).model.heads == 3
+    with pytest.raises(ConfigError, match="must be a multiple of heads = 3; take 18"):
+        Options.of(architecture="additive", embedding_dim=14, heads=3)
+    assert Options.of(embedding_dim=14, heads=3).model.embedding_dim == 14
+
+
 def test_options_survive_json():
     options = Options.of("paper-dense", cutoffs=[20, 5, 5], split="global-time")
     assert options.protocol.cutoffs == (5, 20)

@@ -28,6 +28,14 @@ OTHER = {
     "retrain": False,
     "seed": 5,
 }
+ADDITIVE = {
+    "heads": 1,
+    "blocks": 0,
+    "weight_decay": 1.0,
+    "warmup_steps": 0,
+    "label_smoothing": 0.5,
+}
+"""Options of the additive network alone."""
 SEEN_IN_FIGURES = {
     "held_out_events": 2,
     "test_fraction": 0.3,
@@ -78,7 +86,15 @@ def tables(result):
 
 
 def test_every_option_is_tried_here():
-    named = set(OTHER) | set(SEEN_IN_FIGURES) | set(READING) | TESTED_BELOW | TESTED_ELSEWHERE
+    named = (
+        set(OTHER)
+        | set(ADDITIVE)
+        | {"architecture"}
+        | set(SEEN_IN_FIGURES)
+        | set(READING)
+        | TESTED_BELOW
+        | TESTED_ELSEWHERE
+    )
     assert named == {spec.name for spec in option_specs()}
 
 
@@ -99,6 +115,25 @@ def test_an_option_of_the_model_or_training_changes_the_model(log, usual, name):
         )
     assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
     assert changed.recommender.options == Options.of(**{**SMALL, "patience": 0, name: OTHER[name]})
+
+
+@pytest.fixture(scope="module")
+def additive(log):
+    return fitted(log, architecture="additive")
+
+
+def test_the_architecture_changes_the_network(usual, additive):
+    assert len(tables(usual)) != len(tables(additive))
+    assert additive.recommender.record["step"] == "SoftmaxStep"
+
+
+@pytest.mark.parametrize("name", [*ADDITIVE, "embedding_dim", "dropout", "learning_rate", "seed"])
+def test_an_option_of_the_additive_network_changes_the_model(log, additive, name):
+    changed = fitted(
+        log, architecture="additive", **{name: {**OTHER, **ADDITIVE, "embedding_dim": 12}[name]}
+    )
+    pairs = list(zip(tables(additive), tables(changed), strict=False))
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", [n for n in SEEN_IN_FIGURES if n != "ties"])

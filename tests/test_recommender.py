@@ -500,7 +500,7 @@ def stored(tmp_path, change):
         (lambda p: p["documents"]["vocabulary"].update(num_trained_users=99), "99 with 14"),
         (lambda p: p["documents"]["vocabulary"].update(num_trained_users=11), "12 rows of U"),
         (lambda p: p["summary"]["options"]["model"].update(embedding_dim=6), r"shape \(30, 8\)"),
-        (lambda p: p["summary"]["options"]["model"].update(heads=6), "cannot be read by this"),
+        (lambda p: p["summary"]["options"]["model"].update(tails=6), "cannot be read by this"),
         (
             lambda p: p["tensors"]["tables"].update(projection=torch.ones(8, 8).long()),
             "projection is torch.int64",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 
 from attrec.model.network import AttRecNetwork
-from attrec.training.batches import epoch_batches
 from attrec.training.choice import make_step
 from attrec.training.step import Batch, TrainingStep
 from benchmarks.speed.eager import EagerStep
@@ -51,7 +50,7 @@ def compare() -> dict[str, float]:
         again = [EagerStep(network, MODEL, TRAIN) for _ in range(REORDERINGS)]
         ours = make_step(network, TRAIN)
         first = []
-        for batch in epoch_batches(data, network, TRAIN, 1):
+        for batch in ours.batches(data, 1):
             first.append(batch)
             if len(first) == FIRST_STEPS:
                 break
@@ -65,7 +64,7 @@ def compare() -> dict[str, float]:
     eager, ours = EagerStep(network, MODEL, TRAIN), make_step(network, TRAIN)
     for epoch in range(1, EPOCHS + 1):
         totals = [0.0, 0.0]
-        for batch in epoch_batches(data, network, TRAIN, epoch):
+        for batch in ours.batches(data, epoch):
             for place, step in enumerate((ours, eager)):
                 totals[place] += float(step(batch))
         figures[f"epoch_{epoch}_loss_float32"] = abs(totals[0] - totals[1]) / totals[1]

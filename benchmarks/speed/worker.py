@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from attrec.config import ModelConfig, TrainConfig
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.model.network import AttRecNetwork
-from attrec.training.batches import epoch_batches
 from attrec.training.choice import make_step
 from attrec.training.step import Batch, TrainingStep
 from benchmarks.speed.eager import EagerStep
@@ -49,14 +49,9 @@ def prepare(
     num_users, num_items, _ = SHAPES[shape]
     data = simulated(shape)
     network = AttRecNetwork(MODEL, num_users, num_items, dtype=dtype)
-    batches = []
-    for batch in epoch_batches(data, network, TRAIN, 1):
-        batches.append(batch)
-        if len(batches) == 60:
-            break
-    if step == "eager":
-        return EagerStep(network, MODEL, TRAIN), batches
-    return make_step(network, TRAIN), batches
+    ours = make_step(network, TRAIN)
+    batches = list(islice(ours.batches(data, 1), 60))
+    return (EagerStep(network, MODEL, TRAIN) if step == "eager" else ours), batches
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ class Recommendation:
     distance : float
         y of (10), smaller is better; ``long_term`` + ``short_term`` but for rounding.
     long_term : float
-        ω ‖U_u − V_i‖².
+        ω ‖U_u − V_i‖²; of the additive network (b_max − b_i) / τ, the item's bias.
     short_term : float
-        (1 − ω) ‖m − X_i‖².
+        (1 − ω) ‖m − X_i‖²; of the additive network ‖m − k_i‖².
     """
 
     rank: int
@@ -194,7 +194,7 @@ class EventReason:
     share : float
         Of the intent; the same for every candidate. For max and min: mean over the dimensions.
     part : float
-        Of the short-term distance, ≥ 0. Never a reason by itself.
+        Of the short-term distance; ≥ 0, but for the additive network. Never a reason by itself.
     pull : float
         Above 0: the event brings the candidate nearer than an average item.
     """
@@ -255,9 +255,10 @@ class Explanation:
     constant : float
         The same for every candidate of this query.
     excess, excess_pull : float
-        0, but for sum aggregation.
+        0, but for sum aggregation, and for the additive network, where it is the item's ‖k_i‖².
     long_term_pull, short_term_advantage : float
     aggregation : str
+        ``additive`` for the additive network.
     versus : Contrast or None
     """
 
@@ -288,7 +289,7 @@ class Explanation:
         """Return the explanation as a small text table."""
         lines = [
             f"{_name(self.item_id, self.title)}: distance {self.distance:.4g} "
-            f"= long-term {self.long_term:.4g} + short-term {self.short_term:.4g}",
+            f"= {self._long_term_name} {self.long_term:.4g} + short-term {self.short_term:.4g}",
             f"  {'event (oldest first)':<40} {'share':>7} {'part':>10} {'pull':>10}",
             *(
                 _line(_name(e.item_id, e.title), f"{e.share:.1%}", e.part, e.pull)
@@ -296,7 +297,7 @@ class Explanation:
             ),
         ]
         if self.excess or self.excess_pull:
-            lines.append(_line("excess of the sum", "", self.excess, self.excess_pull))
+            lines.append(_line(self._excess_name, "", self.excess, self.excess_pull))
         lines += [
             _line("constant, the same for every item", "", self.constant),
             _line(
@@ -305,7 +306,12 @@ class Explanation:
                 self.short_term,
                 self.short_term_advantage,
             ),
-            _line("long-term, against an average item", "", self.long_term, self.long_term_pull),
+            _line(
+                f"{self._long_term_name}, against an average item",
+                "",
+                self.long_term,
+                self.long_term_pull,
+            ),
         ]
         return "\n".join(lines + self._contrast_lines())
 
@@ -321,8 +327,16 @@ class Explanation:
         for event, value in zip(self.events, other.events, strict=True):
             lines.append(_line(_name(event.item_id, event.title), pull=value))
         if other.excess:
-            lines.append(_line("excess of the sum", pull=other.excess))
-        return [*lines, _line("long-term", pull=other.long_term)]
+            lines.append(_line(self._excess_name, pull=other.excess))
+        return [*lines, _line(self._long_term_name, pull=other.long_term)]
+
+    @property
+    def _excess_name(self) -> str:
+        return "size of the item" if self.aggregation == "additive" else "excess of the sum"
+
+    @property
+    def _long_term_name(self) -> str:
+        return "bias" if self.aggregation == "additive" else "long-term"
 
 
 def _line(name: str, share: str = "", part: float | None = None, pull: float | None = None) -> str:

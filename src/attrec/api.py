@@ -27,7 +27,7 @@ from attrec.evaluation.evaluate import Evaluation, evaluate_systems
 from attrec.evaluation.metrics import MISSED, per_user
 from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
 from attrec.explain import attention_profile
-from attrec.model.network import AttRecNetwork
+from attrec.model.choice import NETWORKS, Network
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import Checkpointer, Epoch, FirstTraining, TrainingRun
@@ -64,10 +64,10 @@ class Listener:
 class Trained:
     """A network with the vocabulary it was trained over."""
 
-    network: AttRecNetwork
+    network: Network
     vocabulary: Vocabulary
     run: TrainingRun
-    make_scorer: Callable[[AttRecNetwork], Scorer] = NetworkScorer
+    make_scorer: Callable[[Network], Scorer] = NetworkScorer
 
     def cases(self, held_out: HeldOut, log: InteractionLog) -> Cases:
         """Encode held-out users by this vocabulary."""
@@ -297,8 +297,8 @@ def train_on(
     num_epochs: int | None = None,
     validate_on: Split | None = None,
     listener: Listener | None = None,
-    network_class: type[AttRecNetwork] = AttRecNetwork,
-    make_scorer: Callable[[AttRecNetwork], Scorer] = NetworkScorer,
+    network_class: type[Network] | None = None,
+    make_scorer: Callable[[Network], Scorer] = NetworkScorer,
     checkpointer: Checkpointer | None = None,
     phase: str = "training",
 ) -> Trained:
@@ -313,8 +313,8 @@ def train_on(
     validate_on : Split, optional
         Judge its validation users after each epoch; stop early and keep the best state.
     listener : Listener, optional
-    network_class : type
-        The network, or a subclass with other equations.
+    network_class : type, optional
+        A network with other equations than that of ``architecture``.
     make_scorer : callable
         How such a network is judged.
     checkpointer : Checkpointer, optional
@@ -322,7 +322,8 @@ def train_on(
     """
     told = listener or Listener()
     vocabulary = Vocabulary.fit(log)
-    network = network_class(
+    build = network_class or NETWORKS[options.model.architecture]
+    network = build(
         options.model, vocabulary.num_users, vocabulary.num_items, seed=options.train.seed
     ).to(_device(options.train.device))
     if checkpointer is not None:
@@ -336,7 +337,7 @@ def train_on(
     if validate_on is not None:
         cases = encode_cases(validate_on.validation, validate_on.log, vocabulary)
 
-        def judge(network: AttRecNetwork) -> dict[str, float]:
+        def judge(network: Network) -> dict[str, float]:
             return _validation_figures(make_scorer(network), cases, network.num_items, options)
 
     run = train(

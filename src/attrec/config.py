@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from attrec.errors import ConfigError
 
+Architecture = Literal["paper", "additive"]
 Aggregation = Literal["mean", "sum", "max", "min"]
 Pairing = Literal["all", "one-to-one"]
 Adagrad = Literal["full", "row-wise"]
@@ -87,6 +88,11 @@ class ModelConfig(Config):
 
     section: ClassVar[str] = "model"
 
+    architecture: Architecture = _option(
+        "paper",
+        "paper: attention over a window, user factors, the hinge of (11); additive: attention over "
+        "the whole history that stays a sum over its events, trained by a softmax over distances",
+    )
     embedding_dim: int = _option(100, "[d] size of every embedding; even", low=2, even=True)
     window_length: int = _option(5, "[L] most recent items that make the intent", low=1)
     aggregation: Aggregation = _option(
@@ -101,9 +107,23 @@ class ModelConfig(Config):
         low=0,
         high=0.99,
     )
+    heads: int = _option(4, "additive: heads of the attention, each with a map of its own", low=1)
+    blocks: int = _option(
+        2, "additive: transformer blocks that choose the attention's weights", low=0
+    )
     init_std: float = _option(
         0.001, "standard deviation of the embeddings at initialisation", low=0, open_low=True
     )
+
+    def __post_init__(self) -> None:
+        """Check every field, and that the heads share the embedding evenly."""
+        super().__post_init__()
+        if self.architecture == "additive" and self.embedding_dim % self.heads:
+            step = math.lcm(2, self.heads)
+            raise ConfigError(
+                f"[model] embedding_dim = {self.embedding_dim}: must be a multiple of heads = "
+                f"{self.heads}; take {-(-self.embedding_dim // step) * step}"
+            )
 
 
 @dataclass(frozen=True)
@@ -128,7 +148,14 @@ class TrainConfig(Config):
         "full",
         "Adagrad's state for each entry of a table, or one number a row where memory is short",
     )
-    batch_size: int = _option(1000, "windows in a step", low=1)
+    batch_size: int = _option(1000, "windows in a step; additive: positions", low=1)
+    weight_decay: float = _option(0.01, "additive: weight decay of AdamW", low=0)
+    warmup_steps: int = _option(
+        200, "additive: steps over which the learning rate rises to its full size", low=0
+    )
+    label_smoothing: float = _option(
+        0.0, "additive: share of each target spread over all items", low=0, high=0.99
+    )
     max_epochs: int = _option(50, "passes over all windows, at most", low=1)
     patience: int = _option(
         10, "epochs without a better validation figure before training stops; 0 never stops", low=0
@@ -231,6 +258,14 @@ class DataConfig(Config):
 PRESETS: dict[str, dict[str, Any]] = {
     "paper-sparse": {"norm_clipping": True, "l2": 0.0},
     "paper-dense": {"norm_clipping": False, "l2": 0.001},
+    "accurate": {
+        "architecture": "additive",
+        "embedding_dim": 128,
+        "window_length": 200,
+        "dropout": 0.3,
+        "learning_rate": 0.001,
+        "batch_size": 6400,
+    },
 }
 """Named settings of the paper: what differs from the fields' defaults."""
 

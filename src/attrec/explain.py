@@ -11,6 +11,13 @@ With C_d = Σ_j c_jd (1 for mean, max and min; n for sum; 0 for an empty window)
 and S does not depend on i. A part of the distance is small also where the share is: it is no
 reason by itself. The pull of an event compares its part with the part of the average item. All of
 this splits what was computed; what would happen *without* an event is computed without it.
+
+The additive network's intent is a plain sum, m = Σ_j v_j, and its items have a bias:
+
+    y_i = ‖m‖² − 2 Σ_j v_j · k_i + ‖k_i‖² + (b_max − b_i) / τ,
+
+so an event's part is − 2 v_j · k_i, ‖k_i‖² takes the place of the excess, and the bias that of the
+long-term distance.
 """
 
 from __future__ import annotations
@@ -23,10 +30,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.choice import Network
 from attrec.model.network import AttRecNetwork
 
 Floats = npt.NDArray[np.float64]
 _ROWS_AT_ONCE = 65_536
+_ADDITIVE_WINDOWS = 1000
+"""Histories that the profile of the additive network reads."""
 _FEWEST_ITEMS = 3
 """With one or two items the mask leaves attention no choice."""
 
@@ -38,7 +49,8 @@ class CatalogueMeans:
     Attributes
     ----------
     short, short_square, long, long_square : (d,) float64
-        Means over all items of X, X², V and V², each dimension for itself.
+        Means over all items of X, X², V and V², each dimension for itself. Of the additive network:
+        of k and k², and in ``long_square`` (1,) of the bias distance.
     """
 
     short: Floats
@@ -48,8 +60,11 @@ class CatalogueMeans:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, network: AttRecNetwork) -> CatalogueMeans:
+    def of(cls, network: Network) -> CatalogueMeans:
         """Take the means over the tables of ``network``, by blocks of rows."""
+        if isinstance(network, AdditiveNetwork):
+            bias = float(network.bias_distances(torch.float64).mean())
+            return cls(*_means(network.item_key), np.zeros(1), np.array([bias]))
         return cls(*_means(network.item_short), *_means(network.item_long))
 
 
@@ -64,14 +79,16 @@ class Intent:
     vector : (d,) float64
         m.
     shares : (n, d) float64
-        c_jd ≥ 0.
+        c_jd ≥ 0. Of the additive network (n, 1): the mean of the heads' weights.
     suppliers : (d,) int64 or None
         For max and min: the event (position in ``items``) whose attended row supplies the
         dimension. That row is a mixture of the *other* events.
     constant : float
         S; at least 0, but for sum aggregation.
     excess : (d,) float64
-        1 − C_d: 0 for mean, max and min.
+        1 − C_d: 0 for mean, max and min; 1 for the additive network.
+    contributions : (n, d) float64 or None
+        v_j of the additive network.
     """
 
     items: npt.NDArray[np.int64]
@@ -80,6 +97,7 @@ class Intent:
     suppliers: npt.NDArray[np.int64] | None
     constant: float
     excess: Floats
+    contributions: Floats | None = None
 
     @property
     def event_shares(self) -> Floats:
@@ -176,15 +194,17 @@ def compare(first: Split, second: Split) -> Comparison:
 
 
 @torch.no_grad()
-def read_intent(network: AttRecNetwork, window: npt.NDArray[np.integer]) -> Intent:
+def read_intent(network: Network, window: npt.NDArray[np.integer]) -> Intent:
     """Take the intent of one window apart.
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
     window : (L,) integer
         Item indices, oldest first, left-padded with negative entries.
     """
+    if isinstance(network, AdditiveNetwork):
+        return _read_sum(network, window[window >= 0])
     slots = torch.as_tensor(window, dtype=torch.int64, device=network.item_short.device)[None]
     real = slots[0] >= 0
     items = slots[0][real]
@@ -204,9 +224,22 @@ def read_intent(network: AttRecNetwork, window: npt.NDArray[np.integer]) -> Inte
     )
 
 
+def _read_sum(network: AdditiveNetwork, items: npt.NDArray[np.integer]) -> Intent:
+    d = network.config.embedding_dim
+    asked = torch.as_tensor(items, dtype=torch.int64, device=network.item_key.device)
+    if len(items):
+        weights, parts = map(_numpy, network.contributions(asked, dtype=torch.float64))
+    else:
+        weights, parts = np.ones((1, 0)), np.zeros((0, d))
+    vector: Floats = parts.sum(axis=0)
+    shares = weights.mean(axis=0)[:, None]
+    square = float(vector @ vector)
+    return Intent(_numpy(asked), vector, shares, None, -square, np.ones(d), parts)
+
+
 @torch.no_grad()
 def split_distances(
-    network: AttRecNetwork,
+    network: Network,
     user_vector: torch.Tensor,
     intent: Intent,
     candidates: npt.NDArray[np.integer],
@@ -219,15 +252,17 @@ def split_distances(
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
     user_vector : (d,) tensor
-        U_u, trained or folded in.
+        U_u, trained or folded in; the additive network does not look at it.
     intent : Intent
     candidates : (C,) integer
         Item indices.
     means : CatalogueMeans
         Of the same network.
     """
+    if isinstance(network, AdditiveNetwork):
+        return _split_sums(network, intent, candidates, means)
     index = torch.as_tensor(candidates, dtype=torch.int64, device=network.item_short.device)
     short, long = _rows(network.item_short, index), _rows(network.item_long, index)
     events = _rows(
@@ -266,16 +301,50 @@ def split_distances(
     return splits
 
 
+def _split_sums(
+    network: AdditiveNetwork,
+    intent: Intent,
+    candidates: npt.NDArray[np.integer],
+    means: CatalogueMeans,
+) -> list[Split]:
+    """Take the distances of the additive network apart."""
+    index = torch.as_tensor(candidates, dtype=torch.int64, device=network.item_key.device)
+    biases = _numpy(network.bias_distances(torch.float64)[index])
+    assert intent.contributions is not None
+    splits = []
+    for item, key, bias in zip(candidates, _rows(network.item_key, index), biases, strict=True):
+        parts = -2.0 * intent.contributions @ key
+        dimensions = (intent.vector - key) ** 2
+        short_term = float(dimensions.sum())
+        splits.append(
+            Split(
+                item=int(item),
+                distance=short_term + float(bias),
+                long_term=float(bias),
+                short_term=short_term,
+                parts=parts,
+                constant=-intent.constant,
+                excess=float(key @ key),
+                pulls=-2.0 * intent.contributions @ means.short - parts,
+                excess_pull=float(means.short_square.sum() - key @ key),
+                long_term_pull=float(means.long_square[0] - bias),
+                dimensions=dimensions,
+            )
+        )
+    return splits
+
+
 def attention_profile(
-    network: AttRecNetwork, windows: npt.NDArray[np.integer], *, block: int = 1024
+    network: Network, windows: npt.NDArray[np.integer], *, block: int = 1024
 ) -> dict[str, Any]:
     """Tell whether attention chooses, and whether it reads content or only positions.
 
-    Only windows of at least 3 items count: with fewer the mask leaves no choice.
+    Only windows of at least 3 items count: with fewer the mask leaves no choice. Of the additive
+    network the newest position is read, each head for itself.
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
     windows : (B, L) integer
         Item indices, oldest first, left-padded with negative entries.
     block : int
@@ -303,6 +372,8 @@ def attention_profile(
     length = windows.shape[1]
     if len(chosen) == 0:
         return {"windows": 0, "entropy": None, "weight_by_slot": None, "content_share": None}
+    if isinstance(network, AdditiveNetwork):
+        return _additive_profile(network, chosen[:_ADDITIVE_WINDOWS], max(1, block // 16))
     cells = (length + 1) * length * length
     count, total, square = np.zeros(cells), np.zeros(cells), 0.0
     entropy, slot_weight, slot_count = 0.0, np.zeros(length), np.zeros(length)
@@ -325,6 +396,48 @@ def attention_profile(
     return {
         "windows": len(chosen),
         "entropy": entropy / len(chosen),
+        "weight_by_slot": [
+            float(weight / times) if times else None
+            for weight, times in zip(slot_weight, slot_count, strict=True)
+        ],
+        "content_share": max(0.0, 1.0 - by_position / square) if square > 1e-20 else None,
+    }
+
+
+@torch.no_grad()
+def _additive_profile(
+    network: AdditiveNetwork, windows: npt.NDArray[np.integer], block: int
+) -> dict[str, Any]:
+    """Read the newest position of each history; positions are ages, by head and history size."""
+    length, heads = windows.shape[1], network.config.heads
+    count: dict[int, int] = {}
+    total: dict[int, Floats] = {}  # by size: a number for each head and age
+    square = 0.0
+    entropy, slot_weight, slot_count = 0.0, np.zeros(length), np.zeros(length)
+    for start in range(0, len(windows), block):
+        part = windows[start : start + block]
+        mask = part >= 0
+        asked = torch.as_tensor(part[mask], dtype=torch.int64, device=network.item_key.device)
+        sizes = mask.sum(axis=1)
+        weights = _numpy(
+            network.newest_weights(
+                asked, torch.as_tensor(sizes, device=asked.device), dtype=torch.float64
+            )
+        )
+        for size, row in zip(sizes.tolist(), weights, strict=True):
+            kept = np.maximum(row[:, :size], np.finfo(np.float64).tiny)  # (H, n)
+            logs = np.log(kept)
+            entropy += float(-(kept * logs).sum(axis=1).mean() / np.log(size))
+            slot_weight[length - size :] += kept.mean(axis=0)
+            slot_count[length - size :] += 1
+            centred = logs - logs.mean(axis=1, keepdims=True)
+            count[size] = count.get(size, 0) + 1
+            total[size] = total.get(size, np.zeros((heads, size))) + centred
+            square += float((centred**2).sum())
+    by_position = sum(float((total[size] ** 2).sum()) / count[size] for size in count)
+    return {
+        "windows": len(windows),
+        "entropy": entropy / len(windows),
         "weight_by_slot": [
             float(weight / times) if times else None
             for weight, times in zip(slot_weight, slot_count, strict=True)

@@ -27,10 +27,11 @@ from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, DeviceError, RequestError
 from attrec.explain import CatalogueMeans, Intent, Split, compare, read_intent, split_distances
+from attrec.model.choice import Network
 from attrec.model.network import AttRecNetwork
 from attrec.request import Asked, Ids, Limits, RequestReader, as_frame, plain, user_column
 from attrec.retrieval.index import ExactIndex, squared_distances
-from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
+from attrec.retrieval.vectors import item_keys, long_term_width, query_vectors, user_vectors
 from attrec.stored_model import StoredModel, from_artifact, to_artifact
 
 _USERS_AT_ONCE = 1024
@@ -42,8 +43,9 @@ class Recommender:
 
     Parameters
     ----------
-    network : AttRecNetwork
-        A row of U for each trained user of the vocabulary, of X and V for each item.
+    network : Network
+        A row of the item tables for each item of the vocabulary; the paper's network has one of U
+        for each trained user too.
     vocabulary : Vocabulary
         Users behind ``num_trained_users`` came after training and are folded in.
     histories : Sequences
@@ -62,7 +64,7 @@ class Recommender:
 
     def __init__(
         self,
-        network: AttRecNetwork,
+        network: Network,
         vocabulary: Vocabulary,
         histories: Sequences,
         options: Options,
@@ -252,7 +254,7 @@ class Recommender:
             excess_pull=first.excess_pull,
             long_term_pull=first.long_term_pull,
             short_term_advantage=first.short_term_advantage,
-            aggregation=self.network.config.aggregation,
+            aggregation=self._aggregation,
             versus=None if versus is None else self._contrast(first, splits[1]),
         )
 
@@ -360,6 +362,11 @@ class Recommender:
     def _requests(self) -> RequestReader:
         return RequestReader(self.vocabulary, self.histories)
 
+    @property
+    def _aggregation(self) -> str:
+        paper = isinstance(self.network, AttRecNetwork)
+        return self.network.config.aggregation if paper else "additive"
+
     @cached_property
     def _index(self) -> ExactIndex:
         return ExactIndex(item_keys(self.network))
@@ -379,7 +386,7 @@ class Recommender:
             deny=limits.deny,
         )
         items = torch.as_tensor(np.maximum(found.indices, 0), device=queries.device)
-        keys, d = self._index.keys, self.network.config.embedding_dim
+        keys, d = self._index.keys, long_term_width(self.network)
         long_term = squared_distances(queries[:, :d], keys[:, :d], items)
         short_term = squared_distances(queries[:, d:], keys[:, d:], items)
         return *found, long_term.cpu().numpy(), short_term.cpu().numpy()
@@ -427,7 +434,9 @@ class Recommender:
         asked = self._requests.one(user, history)
         window = last_items(asked.histories, self.network.config.window_length)[0]
         intent = read_intent(self.network, window)
-        factors = user_vectors(self.network, asked.user_index, asked.histories)[0]
+        factors = torch.zeros(0)
+        if isinstance(self.network, AttRecNetwork):
+            factors = user_vectors(self.network, asked.user_index, asked.histories)[0]
         return intent, split_distances(self.network, factors, intent, items, self._means)
 
     def _contrast(self, first: Split, second: Split) -> Contrast:
@@ -449,12 +458,14 @@ class Recommender:
         return self.title(item_index) or str(self._item_id(item_index))
 
 
-def _check_fit(network: AttRecNetwork, vocabulary: Vocabulary, histories: Sequences) -> None:
+def _check_fit(network: Network, vocabulary: Vocabulary, histories: Sequences) -> None:
     pairs = [
-        ("rows of U", network.num_users, "trained users", vocabulary.num_trained_users),
-        ("rows of X", network.num_items, "items", vocabulary.num_items),
+        ("rows of items", network.num_items, "items", vocabulary.num_items),
         ("histories", histories.num_users, "users", vocabulary.num_users),
     ]
+    if isinstance(network, AttRecNetwork):
+        trained = vocabulary.num_trained_users
+        pairs.append(("rows of U", network.num_users, "trained users", trained))
     for what, count, other, expected in pairs:
         if count != expected:
             raise ArtifactError(

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from attrec.data.sequences import last_items
 from attrec.evaluation.evaluate import Evaluation
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.choice import Network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 INK, BLUE, ORANGE, GREY = "#1f2933", "#2f6fab", "#c8641b", "#8a94a0"
 PICTURE_DPI = 150
+_MOST_SLOTS = 20
+"""Events that the picture of a window shows."""
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
@@ -161,27 +165,76 @@ def draw_attention(
 def draw_window(
     recommender: Recommender, path: str | Path, *, user: int | str | None = None
 ) -> Path:
-    """Draw the attention of a user's newest window; without a user, the first full one."""
-    L = recommender.options.model.window_length
+    """Draw the attention of a user's newest window; without a user, the first full one.
+
+    Of the additive network: each head's weights of the newest events, as the newest position sees
+    them.
+    """
+    L = min(recommender.options.model.window_length, _MOST_SLOTS)
     histories = recommender.histories.histories
     index = (
         int(recommender.vocabulary.encode_users([user])[0])
         if user is not None
         else int(np.argmax(histories.lengths >= L))
     )
-    window = last_items(histories.take(np.array([index])), L)
-    network, tensor = recommender.network, torch.from_numpy(window)
-    real = window[0] >= 0
-    with torch.no_grad():
-        weights = network.attention(tensor, dtype=torch.float64)[0].numpy()[real][:, real]
-        shares = None
-        if network.config.aggregation in ("mean", "sum"):
-            shares = network.shares(tensor, dtype=torch.float64)[0].numpy()[real]
-    labels = [
-        recommender.title(item) or str(recommender.vocabulary.item_ids[item])
-        for item in window[0][real]
-    ]
+    network = recommender.network
+    window = last_items(histories.take(np.array([index])), network.config.window_length)[0]
+    items = window[window >= 0]
+    weights, shares = _attention(network, window)
+    labels = [recommender.title(item) or str(recommender.vocabulary.item_ids[item])
+              for item in items[-L:]]  # fmt: skip
+    if isinstance(network, AdditiveNetwork):
+        return draw_heads(weights[:, -L:], shares[-L:], labels, path)
     return draw_attention(weights, shares, labels, path)
+
+
+def draw_heads(
+    weights: npt.NDArray[np.floating[Any]],
+    shares: npt.NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    path: str | Path,
+) -> Path:
+    """Draw what each head of the additive network looks at, and the mean of the heads.
+
+    Parameters
+    ----------
+    weights : (H, n) array
+        a^h of the newest n events, oldest first.
+    shares : (n,) array
+        Their mean over the heads.
+    labels : sequence of n str
+    path : path
+    """
+    names = [label if len(label) <= 28 else label[:27] + "…" for label in labels]
+    height = 1.6 + 0.26 * len(names)
+    figure, (left, right) = _figure(1, 2, width=10.5, height=height, ratios=(1.0, 1.1))
+    left.imshow(weights.T, cmap="Blues", vmin=0.0, aspect="auto")
+    left.set(title="Weights of the newest events, by head", yticks=range(len(names)),
+             yticklabels=names, xticks=range(len(weights)))  # fmt: skip
+    left.set_xticklabels([f"head {place}" for place in range(1, len(weights) + 1)])
+    left.tick_params(length=0)
+    left.spines[:].set_visible(False)
+    right.barh(range(len(names)), shares, color=ORANGE, height=0.6)
+    right.set(title="Mean over the heads", yticks=[], ylim=(len(names) - 0.5, -0.5))
+    right.set_xlim(0, max(float(np.max(shares)) * 1.18, 1e-9))
+    for row, share in enumerate(shares):
+        right.text(float(share), row, f" {float(share):.1%}", va="center", color=INK)
+    return _save(figure, path)
+
+
+def _attention(network: Network, window: npt.NDArray[np.integer]) -> tuple[Any, Any]:
+    """Return what one window's attention is, and the events' shares (None where there are none)."""
+    real = window >= 0
+    with torch.no_grad():
+        if isinstance(network, AdditiveNetwork):
+            items = torch.from_numpy(window[real])
+            weights = network.contributions(items, dtype=torch.float64)[0].numpy()
+            return weights, weights.mean(axis=0)
+        tensor = torch.from_numpy(window)[None]
+        weights = network.attention(tensor, dtype=torch.float64)[0].numpy()[real][:, real]
+        if network.config.aggregation not in ("mean", "sum"):
+            return weights, None
+        return weights, network.shares(tensor, dtype=torch.float64)[0].numpy()[real]
 
 
 def _figure(

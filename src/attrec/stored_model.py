@@ -17,16 +17,21 @@ from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, ConfigError
-from attrec.model.network import AttRecNetwork
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.choice import Network, make_network
 
-_TABLES = ("item_short", "item_long", "user_long", "projection")
+_ROWS_OF = {
+    "paper": {"item_short": "item_short", "item_long": "item_short", "user_long": "user_long"},
+    "additive": dict.fromkeys(("item_context", "item_key", "item_bias"), "item_key"),
+}
+"""The tables with a row for each item or user, and the one that says how many there are."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
     """The parts of a recommender, which documents them."""
 
-    network: AttRecNetwork
+    network: Network
     vocabulary: Vocabulary
     histories: Sequences
     options: Options
@@ -41,7 +46,7 @@ def to_artifact(model: StoredModel) -> dict[str, Any]:
     return {
         "summary": {"options": model.options.to_dict(), "record": dict(model.record)},
         "tensors": {
-            "tables": {name: getattr(model.network, name) for name in _TABLES},
+            "tables": model.network.state_dict(),
             "histories": {
                 "values": torch.as_tensor(np.ascontiguousarray(histories.values)),
                 "offsets": torch.as_tensor(np.ascontiguousarray(histories.offsets)),
@@ -92,20 +97,22 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
     return StoredModel(network, vocabulary, histories, options, titles, record)
 
 
-def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> AttRecNetwork:
+def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network:
     # Built without rows, so that no table is drawn only to be replaced.
-    network = AttRecNetwork(config, 0, 0)
-    d = config.embedding_dim
-    for name in _TABLES:
-        table = tables[name]
-        rows = d if name == "projection" else len(tables["item_short" if "item" in name else name])
-        if table.shape != (rows, d) or not table.is_floating_point():
+    network = make_network(config, 0, 0)
+    rows_of = _ROWS_OF[config.architecture]
+    for name, empty in network.named_parameters():
+        found = tables[name]
+        rows = len(tables[rows_of[name]]) if name in rows_of else None
+        shape = empty.shape if rows is None else (rows, *empty.shape[1:])
+        if found.shape != shape or not found.is_floating_point():
             raise ValueError(
-                f"{name} is {table.dtype} of shape {tuple(table.shape)} where floating-point "
-                f"numbers of shape {(rows, d)} belong"
+                f"{name} is {found.dtype} of shape {tuple(found.shape)} where floating-point "
+                f"numbers of shape {tuple(shape)} belong"
             )
-        setattr(network, name, nn.Parameter(table))
-    return network
+        owner, _, last = name.rpartition(".")
+        setattr(network.get_submodule(owner), last, nn.Parameter(found))
+    return network.eval() if isinstance(network, AdditiveNetwork) else network
 
 
 def _vocabulary(document: Mapping[str, Any]) -> Vocabulary:

@@ -29,6 +29,8 @@ def survives(name: str) -> bool:
         if text.count(mutant["before"]) != 1:
             raise SystemExit(f"{name}: its line is not exactly once in {mutant['file']}")
         broken.write_text(text.replace(mutant["before"], mutant["after"]), encoding="utf-8")
+        if broken.suffix in (".c", ".h"):
+            _build(Path(folder))
         found = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-cov",
              *mutant["tests"]],
@@ -38,6 +40,16 @@ def survives(name: str) -> bool:
     if found.returncode not in (0, 1):
         raise SystemExit(f"{name}: the tests could not run\n{found.stdout}{found.stderr}")
     return found.returncode == 0
+
+
+def _build(folder: Path) -> None:
+    """Build the kernels of the copy in ``folder``: it would not use those of other sources."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=folder, capture_output=True, check=True,
+    )  # fmt: skip
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from attrec.data.sequences import Sequences
 from attrec.errors import DataError
 from attrec.model.network import AttRecNetwork
 from attrec.native.library import available
-from attrec.training.batches import epoch_batches
+from attrec.training.choice import make_step
 from attrec.training.trainer import train
 
 STEP = "NativeStep" if available() else "FusedStep"
@@ -28,7 +28,7 @@ def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
     config, model, data = TrainConfig(batch_size=32), network(), sequences()
     orders = []
     for epoch in (1, 2):
-        parts = list(epoch_batches(data, model, config, epoch))
+        parts = list(make_step(model, config).batches(data, epoch))
         assert [len(part.users) for part in parts] == [32, 32, 32, 32, 12]
         windows = torch.cat([torch.cat([p.users[:, None], p.windows, p.targets], 1) for p in parts])
         orders.append(windows.tolist())

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from attrec.data.ragged import Ragged
 from attrec.data.sequences import PADDING, Sequences
 
 Ints = npt.NDArray[np.int64]
@@ -35,6 +34,11 @@ class PackedBatch(NamedTuple):
     items: Ints
     lengths: Ints
     targets: Ints
+
+    @property
+    def size(self) -> int:
+        """How many positions are trained."""
+        return int((self.targets >= 0).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +68,11 @@ class Pieces:
 
         Examples
         --------
+        >>> from attrec.data.ragged import Ragged
         >>> sequences = Sequences(Ragged.from_lists([range(7), [8], [9, 10]]))
         >>> pieces = Pieces.cut(sequences, 3, np.random.default_rng(0))
         >>> pieces.starts.tolist(), pieces.stops.tolist(), pieces.trained_from.tolist()
-        ([3, 0, 0, 8], [6, 3, 0, 9], [3, 0, 0, 8])
+        ([3, 0, 8], [6, 3, 9], [3, 0, 8])
         """
         positions = np.maximum(sequences.histories.lengths - 1, 0)
         newest = np.where(

@@ -144,6 +144,19 @@ def last_items(histories: Ragged, length: int) -> npt.NDArray[np.int64]:
     return _gather(histories.values, ends + np.arange(-length, 0), starts, ends)
 
 
+def newest(histories: Ragged, length: int) -> Ragged:
+    """Return each history's newest items, at most ``length`` of them.
+
+    Examples
+    --------
+    >>> [list(map(int, items)) for items in newest(Ragged.from_lists([[1, 2, 3], [4]]), 2)]
+    [[2, 3], [4]]
+    """
+    lengths = histories.lengths
+    from_end = np.repeat(histories.offsets[1:], lengths) - np.arange(len(histories.values))
+    return histories.where(from_end <= length)
+
+
 def _gather(
     values: npt.NDArray[Any],
     places: npt.NDArray[np.int64],

@@ -1,4 +1,4 @@
-"""Keys and queries: y of (10) as one squared Euclidean distance in 2d dimensions."""
+"""Keys and queries: the distance that ranks as one squared Euclidean distance."""
 
 from __future__ import annotations
 
@@ -11,29 +11,39 @@ import torch
 
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
-from attrec.data.sequences import last_items
+from attrec.data.sequences import last_items, newest
 from attrec.foldin import user_factors
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.choice import Network
 from attrec.model.network import AttRecNetwork
 
 _ROWS_AT_ONCE = 65_536
+_CELLS_AT_ONCE = 16_384
+"""Positions, padding included, that the additive network sees together."""
 
 
 @torch.no_grad()
-def item_keys(network: AttRecNetwork, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return k_i = [√ω V_i ; √(1−ω) X_i] of every item.
+def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the key of every item, its long-term coordinates first.
+
+    k_i = [√ω V_i ; √(1−ω) X_i] of the paper's network, and [√((b_max − b_i) / τ) ; k_i] of the
+    additive one.
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
     dtype : torch.dtype
         Of the result; the product is rounded to it once.
 
     Returns
     -------
-    (N, 2d) tensor
+    (N, 2d) or (N, 1 + d) tensor
         On the network's device.
     """
     d = network.config.embedding_dim
+    if isinstance(network, AdditiveNetwork):
+        root = network.bias_distances(torch.float64).sqrt()
+        return torch.cat([root.to(dtype)[:, None], network.item_key.to(dtype)], dim=1)
     keys = torch.empty(network.num_items, 2 * d, dtype=dtype, device=network.item_long.device)
     long_weight, short_weight = _root_weights(network)
     for start in range(0, network.num_items, _ROWS_AT_ONCE):
@@ -45,21 +55,21 @@ def item_keys(network: AttRecNetwork, dtype: torch.dtype = torch.float32) -> tor
 
 @torch.no_grad()
 def query_vectors(
-    network: AttRecNetwork,
+    network: Network,
     user_index: npt.NDArray[Any],
     histories: Ragged,
     *,
     dtype: torch.dtype = torch.float64,
     l2: float = 0.0,
 ) -> torch.Tensor:
-    """Return q = [√ω U_u ; √(1−ω) m], with which y = ‖q − k_i‖².
+    """Return q with which y = ‖q − k_i‖²: [√ω U_u ; √(1−ω) m], or [0 ; m] of the additive network.
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
     user_index : (n,) integer
         Row of U; negative, or M and above, for a user without one, who is folded in from the
-        history.
+        history. The additive network asks nobody who they are.
     histories : Ragged of n lists
         Item indices, oldest first. The newest L make the window.
     dtype : torch.dtype
@@ -69,15 +79,45 @@ def query_vectors(
 
     Returns
     -------
-    (n, 2d) tensor
+    (n, 2d) or (n, 1 + d) tensor
         On the network's device.
     """
+    if isinstance(network, AdditiveNetwork):
+        intent = additive_intents(network, histories, dtype)
+        return torch.cat([intent.new_zeros(len(intent), 1), intent], dim=1)
     device = network.item_short.device
     long_weight, short_weight = _root_weights(network)
     windows = torch.as_tensor(last_items(histories, network.config.window_length), device=device)
     intent = network.intent(windows, dtype=dtype)
     users = user_vectors(network, user_index, histories, dtype=dtype, l2=l2)
     return torch.cat([users * long_weight, intent * short_weight], dim=1)
+
+
+def long_term_width(network: Network) -> int:
+    """Return how many coordinates of keys and queries are the long-term part."""
+    return 1 if isinstance(network, AdditiveNetwork) else network.config.embedding_dim
+
+
+@torch.no_grad()
+def additive_intents(
+    network: AdditiveNetwork, histories: Ragged, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return m of each history's newest items, (n, d); 0 where the history is empty."""
+    kept = newest(histories, network.config.window_length)
+    device, lengths = network.item_key.device, kept.lengths
+    result = torch.zeros(len(kept), network.config.embedding_dim, dtype=dtype, device=device)
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    while len(order):
+        # The longest come last: a batch of neighbours has little padding.
+        count = max(1, _CELLS_AT_ONCE // int(lengths[order[-1]]))
+        chosen, order = order[-count:], order[:-count]
+        part = kept.take(chosen)
+        items = torch.as_tensor(part.values.astype(np.int64), device=device)
+        sizes = torch.as_tensor(part.lengths, device=device)
+        places = torch.as_tensor(chosen, device=device)
+        result[places] = network.last_intents(items, sizes, dtype=dtype)
+    return result
 
 
 @torch.no_grad()
@@ -111,7 +151,7 @@ class NetworkScorer:
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
         Its keys are computed once, here: make a new scorer after a further training step.
 
     Notes
@@ -120,7 +160,7 @@ class NetworkScorer:
     may come out slightly negative.
     """
 
-    def __init__(self, network: AttRecNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         self.network = network
         self._keys = item_keys(network, torch.float32)
         self._norms = self._keys.square().sum(dim=1)

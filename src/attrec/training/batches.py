@@ -1,4 +1,4 @@
-"""The batches of an epoch: every window once, with what a user did not take."""
+"""The windows of an epoch: each once, with what a user did not take."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences, Windows
-from attrec.model.network import AttRecNetwork
 from attrec.native.batches import make_windows, step_over
 from attrec.native.library import available
 from attrec.training.negatives import sample_negatives
-from attrec.training.step import Batch
 
 Ints = npt.NDArray[np.int64]
 
 
-def epoch_batches(
-    sequences: Sequences, network: AttRecNetwork, config: TrainConfig, epoch: int, skip: int = 0
-) -> Iterator[Batch]:
+Parts = tuple[Ints, Ints, Ints, Ints]
+"""Users (B,), inputs (B, L), targets (B, T) and negatives (B, T) of B windows."""
+
+
+def epoch_windows(
+    sequences: Sequences,
+    window_length: int,
+    num_targets: int,
+    num_items: int,
+    config: TrainConfig,
+    epoch: int,
+    skip: int = 0,
+) -> Iterator[Parts]:
     """Yield every window once, in an order and with negatives that (seed, epoch) determine.
 
     The first ``skip`` batches are drawn and left out: those after them stay the same.
     """
     rng = np.random.default_rng([config.seed, epoch])
     order = rng.permutation(sequences.num_windows)
-    device = network.item_short.device
-    shape = network.config.window_length, config.num_targets, network.num_items
     for start in range(0, len(order), config.batch_size):
-        parts = draw(sequences, order[start : start + config.batch_size], *shape, rng)
-        if start < skip * config.batch_size:
-            continue
-        yield Batch(*(torch.from_numpy(part).to(device) for part in parts))
+        numbers = order[start : start + config.batch_size]
+        parts = draw(sequences, numbers, window_length, num_targets, num_items, rng)
+        if start >= skip * config.batch_size:
+            yield parts
 
 
 def draw(
@@ -44,7 +49,7 @@ def draw(
     num_targets: int,
     num_items: int,
     rng: np.random.Generator,
-) -> tuple[Ints, Ints, Ints, Ints]:
+) -> Parts:
     """Return users, inputs, targets and negatives of the windows with the given numbers.
 
     By the compiled kernels where they are: the same as `Sequences.windows` and `sample_negatives`,

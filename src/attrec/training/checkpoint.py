@@ -49,6 +49,8 @@ class Standing:
     ----------
     epoch, steps : int
         The running epoch, from 1, and how many of its steps were taken.
+    windows : int
+        How many these steps learnt from.
     loss : float
         Summed over the windows of these steps.
     seconds : float
@@ -67,6 +69,7 @@ class Standing:
 
     epoch: int
     steps: int
+    windows: int
     loss: float
     seconds: float
     epochs: list[Epoch]
@@ -168,6 +171,7 @@ class Checkpointer:
             "identity": self.identity,
             "epoch": standing.epoch,
             "steps": standing.steps,
+            "windows": standing.windows,
             "loss": standing.loss,
             "seconds": standing.seconds,
             "epochs": [asdict(epoch) for epoch in standing.epochs],
@@ -205,7 +209,8 @@ class Checkpointer:
         if "first" in tensors:
             self.first = FirstTraining(tensors["first"], _run(document["first"]))
         self._restored = Standing(
-            document["epoch"], document["steps"], document["loss"], document["seconds"],
+            document["epoch"], document["steps"], document.get("windows", 0), document["loss"],
+            document["seconds"],
             [Epoch(**epoch) for epoch in document["epochs"]],
             document["best_epoch"], document["best_value"],
             tensors["network"], tensors["accumulators"], tensors["generator"]["state"],

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.func import functional_call
 from torch.nn.functional import embedding_bag
 
 from attrec.config import TrainConfig
+from attrec.data.sequences import Sequences
 from attrec.data.sorting import stable_sort
 from attrec.model.attention import attention_weights, intent_shares
 from attrec.model.distance import joint_distance
 from attrec.model.loss import hinge_terms, l2_penalty, pair_mask
 from attrec.model.network import AttRecNetwork
 from attrec.model.positions import time_signal
+from attrec.training.batches import epoch_windows
 from attrec.training.optimizer import RowAdagrad, clip_rows
 
 
@@ -36,15 +38,26 @@ class Batch(NamedTuple):
     targets: torch.Tensor
     negatives: torch.Tensor
 
+    @property
+    def size(self) -> int:
+        """B: number of windows."""
+        return len(self.users)
+
 
 class TrainingStep(Protocol):
-    """One step of (11) and (12) on a batch: changes the network, returns the loss."""
+    """What the loop over epochs needs: batches, a step on each, and what has to be kept."""
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        """Take one step; the loss is a 0-d tensor, summed over pairs and windows."""
+    def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[Any]:
+        """Yield an epoch's batches, which (seed, epoch) determine, from number ``skip``.
+
+        Each tells by ``size`` how many windows, or positions, it learns from.
+        """
+
+    def __call__(self, batch: Any) -> torch.Tensor:
+        """Take one step; the loss is a 0-d tensor, summed over the batch."""
 
     def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the optimisers' accumulators by table, and the dropout generator's state."""
+        """Return the optimisers' state by table, and where the randomness of the steps stands."""
 
     def load_state(self, accumulators: Mapping[str, torch.Tensor], generator: torch.Tensor) -> None:
         """Take what `state` returned."""
@@ -73,6 +86,13 @@ class Step:
         }
         self.generator = torch.Generator(network.item_short.device)
         self.generator.manual_seed(config.seed)
+
+    def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Yield every window once, in an order and with negatives that (seed, epoch) determine."""
+        shape = self.network.config.window_length, self.config.num_targets, self.network.num_items
+        device = self.network.item_short.device
+        for parts in epoch_windows(sequences, *shape, self.config, epoch, skip):
+            yield Batch(*(torch.from_numpy(part).to(device) for part in parts))
 
     def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the optimisers' accumulators by table, and the dropout generator's state."""

@@ -12,14 +12,13 @@ import torch
 from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError, TrainingError
-from attrec.model.network import AttRecNetwork
-from attrec.training.batches import epoch_batches
+from attrec.model.choice import Network
 from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
 from attrec.training.choice import make_step
 from attrec.training.negatives import check_enough_items
 from attrec.training.step import TrainingStep
 
-Validate = Callable[[AttRecNetwork], dict[str, float]]
+Validate = Callable[[Network], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Progress:
 
 
 def train(
-    network: AttRecNetwork,
+    network: Network,
     sequences: Sequences,
     config: TrainConfig,
     *,
@@ -51,7 +50,7 @@ def train(
 
     Parameters
     ----------
-    network : AttRecNetwork
+    network : Network
     sequences : Sequences
         Training histories; row = row of U.
     config : TrainConfig
@@ -94,8 +93,8 @@ def train(
         stand.take(checkpointer.restore(phase))
     total = num_epochs or config.max_epochs
     while stand.epoch <= total and not stand.patience_is_over():
-        for batch in epoch_batches(sequences, network, config, stand.epoch, skip=stand.steps):
-            stand.after(float(step(batch)))
+        for batch in step.batches(sequences, stand.epoch, skip=stand.steps):
+            stand.after(float(step(batch)), batch.size)
             if on_progress is not None:
                 on_progress(stand.progress(total, sequences.num_windows))
             if checkpointer is not None:
@@ -110,9 +109,9 @@ def train(
 class _Stand:
     """Where a training stands; `Standing` is its frozen copy."""
 
-    def __init__(self, network: AttRecNetwork, step: TrainingStep, config: TrainConfig) -> None:
+    def __init__(self, network: Network, step: TrainingStep, config: TrainConfig) -> None:
         self.network, self.step, self.config = network, step, config
-        self.epoch, self.steps = 1, 0
+        self.epoch, self.steps, self.windows = 1, 0, 0
         self.loss, self.seconds = 0.0, 0.0
         self.epochs: list[Epoch] = []
         self.best_epoch, self.best_value = 0, -math.inf
@@ -123,7 +122,7 @@ class _Stand:
         """Go on from where a training stood."""
         if kept is None:
             return
-        self.epoch, self.steps = kept.epoch, kept.steps
+        self.epoch, self.steps, self.windows = kept.epoch, kept.steps, kept.windows
         self.loss, self.seconds, self.epochs = kept.loss, kept.seconds, kept.epochs
         self.best_epoch, self.best = kept.best_epoch, kept.best
         self.best_value = -math.inf if kept.best_value is None else kept.best_value
@@ -134,13 +133,14 @@ class _Stand:
         """Copy what has to be kept."""
         accumulators, generator = self.step.state()
         return Standing(
-            self.epoch, self.steps, self.loss, self.seconds + time.perf_counter() - self._since,
+            self.epoch, self.steps, self.windows, self.loss,
+            self.seconds + time.perf_counter() - self._since,
             list(self.epochs), self.best_epoch,
             self.best_value if math.isfinite(self.best_value) else None,
             self.network.state_dict(), accumulators, generator, self.best,
         )  # fmt: skip
 
-    def after(self, loss: float) -> None:
+    def after(self, loss: float, windows: int) -> None:
         """Count a step.
 
         Raises
@@ -156,12 +156,13 @@ class _Stand:
                 "is whole"
             )
         self.steps += 1
+        self.windows += windows
         self.loss += loss
 
     def progress(self, total: int, windows_in_epoch: int) -> Progress:
         """Say how far it is."""
-        windows = min(self.steps * self.config.batch_size, windows_in_epoch)
-        return Progress(self.epoch, total, windows, windows_in_epoch, self.loss / windows)
+        loss = self.loss / self.windows
+        return Progress(self.epoch, total, self.windows, windows_in_epoch, loss)
 
     def end_epoch(self, windows: int, validate: Validate | None) -> Epoch:
         """Judge the epoch, keep the best, and begin the next one."""
@@ -178,7 +179,7 @@ class _Stand:
             self.best_epoch, self.best_value = self.epoch, figures[self.config.selection_metric]
             self.best = {name: v.clone() for name, v in self.network.state_dict().items()}
         self.epoch += 1
-        self.steps, self.loss, self.seconds = 0, 0.0, 0.0
+        self.steps, self.windows, self.loss, self.seconds = 0, 0, 0.0, 0.0
         self._since = time.perf_counter()
         return epoch
 

@@ -1,0 +1,295 @@
+"""The network of the accurate preset: the intent is a sum over the whole history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.functional import dropout, gelu, layer_norm, scaled_dot_product_attention
+
+from attrec.config import ModelConfig
+
+Normal = Callable[..., nn.Parameter]
+"""Makes a parameter of a shape with normal entries of a given ``std``."""
+
+
+class AdditiveNetwork(nn.Module):
+    """Attention over the whole history that stays a sum over its events.
+
+    With x_j = item_context[j-th event], e_t a causal transformer's state at position t, and heads
+    h = 1 … H,
+
+        a^h_tj = softmax over j ≤ t of (Q_h e_t · K_h e_j / √(d/H) + r^h_(t−j)),
+        m_t = Σ_j v_tj,   v_tj = Σ_h a^h_tj x_j R_h,
+        y_i = ‖m_t − k_i‖² + (b_max − b_i) / τ.
+
+    What an event adds to the intent is v_tj: its item's embedding through maps R_h of its own,
+    weighted by attention that may look at everything. So the intent splits exactly over the events,
+    ranking is a nearest-neighbour search over fixed keys, and nobody has a row of their own: a user
+    unknown at training time gets what a known one with the same history gets.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    num_users : int
+        Taken for the signature that all networks share; no parameter depends on it.
+    num_items : int
+        N.
+    seed : int
+        Of the initialisation.
+    dtype : torch.dtype
+
+    Attributes
+    ----------
+    item_context : (N, d) parameter
+        What an item is as an event of a history.
+    item_key : (N, d) parameter
+        k, what an item is as a candidate.
+    item_bias : (N,) parameter
+        b.
+    log_scale : () parameter
+        log τ.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_users: int,
+        num_items: int,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        del num_users
+        self.config = config
+        d, H = config.embedding_dim, config.heads
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int, std: float) -> nn.Parameter:
+            values = torch.empty(*shape, dtype=dtype)
+            return nn.Parameter(values.normal_(0.0, std, generator=generator))
+
+        self.item_context = normal(num_items, d, std=0.1)
+        self.item_key = normal(num_items, d, std=0.1)
+        self.item_bias = nn.Parameter(torch.zeros(num_items, dtype=dtype))
+        self.log_scale = nn.Parameter(torch.zeros((), dtype=dtype))
+        self.blocks = nn.ModuleList(_Block(config, normal) for _ in range(config.blocks))
+        self.norm = _Norm(d, dtype)
+        self.look = normal(d, 2 * d, std=1.0 / math.sqrt(d))
+        self.recency = nn.Parameter(_decays(H, config.window_length).to(dtype))
+        self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
+
+    @property
+    def num_items(self) -> int:
+        """N: rows of the item tables."""
+        return self.item_context.shape[0]
+
+    def intents(self, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return m_t at every position of packed histories.
+
+        Parameters
+        ----------
+        items : (P,) int64
+            The items of all histories, one after the other, each oldest first.
+        lengths : (B,) int64
+            Of the histories, each at least 1 and at most ``window_length``.
+
+        Returns
+        -------
+        (P, d) tensor
+        """
+        grid = _Grid.of(lengths)
+        x = self._drop(self.item_context[items])
+        weights = self._weights(self._states(x, grid), grid)
+        attended = weights @ grid.spread(x)[:, None]
+        return grid.packed(attended.transpose(1, 2).flatten(2)) @ self.maps
+
+    def last_intents(
+        self, items: torch.Tensor, lengths: torch.Tensor, *, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return m at the newest position of each packed history: (B, d).
+
+        With ``dtype`` everything is computed in it (float64 when serving).
+        """
+        grid = _Grid.of(lengths)
+        x = self.item_context[items].to(dtype or self.item_context.dtype)
+        weights = self._weights(self._states(x, grid), grid, newest=True)
+        attended = weights @ grid.spread(x)[:, None]
+        return attended.flatten(1) @ self.maps.to(x.dtype)
+
+    def contributions(
+        self, items: torch.Tensor, *, dtype: torch.dtype | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take the intent of one history apart.
+
+        Parameters
+        ----------
+        items : (n,) int64
+            Oldest first.
+
+        Returns
+        -------
+        weights : (H, n) tensor
+            a^h of the newest position; each head's sum is 1.
+        parts : (n, d) tensor
+            v_j, whose sum is m.
+        """
+        grid = _Grid.of(torch.tensor([len(items)], device=items.device))
+        x = self.item_context[items].to(dtype or self.item_context.dtype)
+        weights = self._weights(self._states(x, grid), grid, newest=True)[0, :, 0]
+        H, d = self.config.heads, self.config.embedding_dim
+        mapped = torch.einsum("nd,hde->hne", x, self.maps.to(x.dtype).view(H, d, d))
+        return weights, (weights[:, :, None] * mapped).sum(dim=0)
+
+    def newest_weights(
+        self, items: torch.Tensor, lengths: torch.Tensor, *, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return a^h of each history's newest position: (B, H, L), 0 behind its last event."""
+        grid = _Grid.of(lengths)
+        x = self.item_context[items].to(dtype or self.item_context.dtype)
+        return self._weights(self._states(x, grid), grid, newest=True)[:, :, 0]
+
+    def bias_distances(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return (b_max − b_i) / τ of every item: (N,), at least 0."""
+        bias = self.item_bias.to(dtype or self.item_bias.dtype)
+        top = bias.max() if len(bias) else 0.0
+        return (top - bias) / self.log_scale.to(bias.dtype).exp()
+
+    def _states(self, x: torch.Tensor, grid: _Grid) -> torch.Tensor:
+        states = x
+        for block in self.blocks:
+            states = block(states, grid)
+        normed: torch.Tensor = self.norm(states)
+        return normed
+
+    def _weights(self, states: torch.Tensor, grid: _Grid, *, newest: bool = False) -> torch.Tensor:
+        """Return a (B, H, L, L), or (B, H, 1, L) of each history's newest position."""
+        H = self.config.heads
+        queries, keys = (states @ self.look.to(states.dtype)).chunk(2, dim=1)
+        keys = grid.heads(keys, H)
+        if newest:
+            queries = queries[grid.newest].view(len(grid.newest), H, 1, -1)
+        else:
+            queries = grid.heads(queries, H)
+        affinity = queries @ keys.transpose(2, 3) / math.sqrt(keys.shape[-1])
+        recency = self.recency.to(states.dtype)
+        bias = grid.newest_bias(recency) if newest else grid.causal_bias(recency)
+        return (affinity + bias).softmax(dim=-1)
+
+    def _drop(self, rows: torch.Tensor) -> torch.Tensor:
+        return dropout(rows, self.config.dropout, self.training)
+
+
+class _Block(nn.Module):
+    """A causal transformer block with pre-normalisation; its states choose weights only."""
+
+    def __init__(self, config: ModelConfig, normal: Normal) -> None:
+        super().__init__()
+        d = config.embedding_dim
+        self.heads, self.dropout = config.heads, config.dropout
+        small = 0.5 / math.sqrt(d * config.blocks)
+        self.inputs = normal(d, 3 * d, std=1.0 / math.sqrt(d))
+        self.output = normal(d, d, std=small)
+        self.inner = normal(d, 4 * d, std=1.0 / math.sqrt(d))
+        self.outer = normal(4 * d, d, std=small / 2)
+        self.first = _Norm(d, self.inputs.dtype)
+        self.second = _Norm(d, self.inputs.dtype)
+        self.recency = nn.Parameter(
+            _decays(config.heads, config.window_length).to(self.inputs.dtype)
+        )
+
+    def forward(self, states: torch.Tensor, grid: _Grid) -> torch.Tensor:
+        like = states.dtype
+        parts = (self.first(states) @ self.inputs.to(like)).chunk(3, dim=1)
+        queries, keys, values = (grid.heads(part, self.heads) for part in parts)
+        attended = scaled_dot_product_attention(
+            queries, keys, values, attn_mask=grid.causal_bias(self.recency.to(like))
+        )
+        merged = grid.packed(attended.transpose(1, 2).flatten(2)) @ self.output.to(like)
+        states = states + dropout(merged, self.dropout, self.training)
+        wide = gelu(self.second(states) @ self.inner.to(like)) @ self.outer.to(like)
+        return states + dropout(wide, self.dropout, self.training)
+
+
+class _Norm(nn.Module):
+    """Layer normalisation in the type of what comes in."""
+
+    def __init__(self, d: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(d, dtype=dtype))
+        self.eps = 1e-5
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.weight.to(rows.dtype), self.bias.to(rows.dtype)
+        return layer_norm(rows, rows.shape[-1:], weight, bias, self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Packed rows (P, …) seen as a grid (B, L, …): each history from the left, then padding.
+
+    Under a causal mask no row of a history looks at the padding behind it.
+    """
+
+    lengths: torch.Tensor
+    longest: int
+    slots: torch.Tensor | None
+    """(P,) int64: of each packed row in the flat grid; None where the grid has no padding."""
+
+    @classmethod
+    def of(cls, lengths: torch.Tensor) -> _Grid:
+        longest = int(lengths.max())
+        if bool((lengths == longest).all()):
+            return cls(lengths, longest, None)
+        inside = torch.arange(longest, device=lengths.device) < lengths[:, None]
+        return cls(lengths, longest, inside.flatten().nonzero()[:, 0])
+
+    @property
+    def newest(self) -> torch.Tensor:
+        """(B,): the packed row of each history's newest position."""
+        return self.lengths.cumsum(0) - 1
+
+    def spread(self, rows: torch.Tensor) -> torch.Tensor:
+        """(P, d) to (B, L, d)."""
+        B, L = len(self.lengths), self.longest
+        if self.slots is None:
+            return rows.view(B, L, -1)
+        return rows.new_zeros(B * L, rows.shape[1]).index_copy(0, self.slots, rows).view(B, L, -1)
+
+    def packed(self, cells: torch.Tensor) -> torch.Tensor:
+        """(B, L, d) to (P, d)."""
+        flat = cells.flatten(0, 1)
+        return flat if self.slots is None else flat.index_select(0, self.slots)
+
+    def heads(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """(P, H c) to (B, H, L, c)."""
+        cells = self.spread(rows)
+        return cells.view(*cells.shape[:2], count, -1).transpose(1, 2)
+
+    def causal_bias(self, recency: torch.Tensor) -> torch.Tensor:
+        """(H, L, L): r of the age t − j, −∞ for what comes later."""
+        place = torch.arange(self.longest, device=recency.device)
+        age = place[:, None] - place
+        return self._bias(recency, age)
+
+    def newest_bias(self, recency: torch.Tensor) -> torch.Tensor:
+        """(B, H, 1, L): r of the age as the newest position sees it."""
+        place = torch.arange(self.longest, device=recency.device)
+        age = self.lengths[:, None] - 1 - place
+        return self._bias(recency, age).transpose(0, 1)[:, :, None]
+
+    @staticmethod
+    def _bias(recency: torch.Tensor, age: torch.Tensor) -> torch.Tensor:
+        bias = recency.index_select(1, age.clamp(min=0).flatten()).view(-1, *age.shape)
+        return bias.masked_fill(age < 0, -math.inf)
+
+
+def _decays(heads: int, length: int) -> torch.Tensor:
+    """(H, W): r at initialisation, − 2^(−1.5 h) log(1 + age): from fast decay to slow."""
+    slopes = 2.0 ** (-1.5 * torch.arange(heads, dtype=torch.float64))
+    return -slopes[:, None] * torch.arange(length, dtype=torch.float64).log1p()

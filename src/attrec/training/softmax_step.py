@@ -1,0 +1,102 @@
+"""The training step of the additive network: a softmax over distances at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+
+from attrec.config import TrainConfig
+from attrec.data.packing import PackedBatch, Pieces
+from attrec.data.sequences import Sequences
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.softmax import softmax_loss
+
+_BETAS = (0.9, 0.98)
+_LARGEST_GRADIENT = 1.0
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class SoftmaxStep:
+    """AdamW on the mean loss of a batch's positions, −log of the target's softmax over distances.
+
+    The randomness of a step follows from the seed and the step's number: there is no generator
+    whose state would have to be kept.
+    """
+
+    def __init__(self, network: AdditiveNetwork, config: TrainConfig) -> None:
+        self.network, self.config = network, config
+        self.steps = 0
+        plain = [value for value in network.parameters() if value.dim() > 1]
+        kept = [value for value in network.parameters() if value.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": plain, "weight_decay": config.weight_decay},
+                {"params": kept, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=_BETAS,
+            fused=True,
+        )
+
+    def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
+        """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
+        rng = np.random.default_rng([self.config.seed, epoch])
+        pieces = Pieces.cut(sequences, self.network.config.window_length, rng)
+        for number, batch in enumerate(pieces.batches(sequences, self.config.batch_size, rng)):
+            if number >= skip:
+                yield batch
+
+    def __call__(self, batch: PackedBatch) -> torch.Tensor:
+        """Take one step; the loss is summed over the positions."""
+        device = self.network.item_key.device
+        items, lengths, targets = (torch.from_numpy(part).to(device) for part in batch)
+        with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+            torch.manual_seed(self.config.seed + 1_000_003 * self.steps)
+            self.network.train()
+            loss = self._loss(items, lengths, targets)
+            count = int((targets >= 0).sum())
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss / max(1, count)).backward()  # type: ignore[no-untyped-call]
+        self.network.eval()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
+        self.steps += 1
+        warm = min(1.0, self.steps / max(1, self.config.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * warm
+        self.optimizer.step()
+        return loss.detach()
+
+    def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return AdamW's moments by parameter, and the number of steps taken."""
+        moments = {
+            f"{name}.{moment}": self.optimizer.state[value][moment]
+            for name, value in self.network.named_parameters()
+            for moment in _MOMENTS
+            if value in self.optimizer.state
+        }
+        return moments, torch.tensor([self.steps])
+
+    def load_state(self, moments: Mapping[str, torch.Tensor], steps: torch.Tensor) -> None:
+        """Take what `state` returned."""
+        self.steps = int(steps)
+        for name, value in self.network.named_parameters():
+            found = {m: moments[f"{name}.{m}"] for m in _MOMENTS if f"{name}.{m}" in moments}
+            if found:
+                count = torch.tensor(float(self.steps), device=value.device)
+                self.optimizer.state[value] = {"step": count, **found}
+
+    def _loss(
+        self, items: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        network = self.network
+        trained = targets >= 0
+        return softmax_loss(
+            network.intents(items, lengths)[trained],
+            network.item_key,
+            targets[trained],
+            network.log_scale,
+            network.item_bias,
+            label_smoothing=self.config.label_smoothing,
+        )

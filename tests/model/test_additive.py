@@ -1,0 +1,149 @@
+"""The additive network against its equations, written as loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attrec.config import ModelConfig
+from attrec.model.additive import AdditiveNetwork
+
+N = 11
+
+
+def network(blocks=2, heads=2, dropout=0.0, seed=0):
+    config = ModelConfig(
+        architecture="additive", embedding_dim=6, window_length=8, heads=heads, blocks=blocks,
+        dropout=dropout,
+    )  # fmt: skip
+    model = AdditiveNetwork(config, 0, N, seed=seed, dtype=torch.float64).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(3)) * 0.3)
+    return model
+
+
+def packed(histories):
+    lengths = torch.tensor([len(history) for history in histories])
+    return torch.tensor([item for history in histories for item in history]), lengths
+
+
+def softmax(values):
+    top = max(values)
+    powers = [math.exp(value - top) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def norm(row, layer):
+    centred = row - row.mean()
+    return centred / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
+
+
+def by_loops(model, history):
+    """Compute m at every position of one history, one number at a time where it matters."""
+    H, d = model.config.heads, model.config.embedding_dim
+    c = d // H
+    x = [model.item_context[item] for item in history]
+    states = list(x)
+    for block in model.blocks:
+        rows = [norm(state, block.first) @ block.inputs for state in states]
+        after = []
+        for t in range(len(rows)):
+            heads = []
+            for h in range(H):
+                q = rows[t][h * c : (h + 1) * c]
+                keys = [rows[j][d + h * c : d + (h + 1) * c] for j in range(t + 1)]
+                values = [rows[j][2 * d + h * c : 2 * d + (h + 1) * c] for j in range(t + 1)]
+                weights = softmax(
+                    [
+                        float(q @ keys[j]) / math.sqrt(c) + float(block.recency[h, t - j])
+                        for j in range(t + 1)
+                    ]
+                )
+                heads.append(sum(w * v for w, v in zip(weights, values, strict=True)))
+            state = states[t] + torch.cat(heads) @ block.output
+            wide = torch.nn.functional.gelu(norm(state, block.second) @ block.inner)
+            after.append(state + wide @ block.outer)
+        states = after
+    looked = [norm(state, model.norm) @ model.look for state in states]
+    intents, parts = [], None
+    for t in range(len(history)):
+        m, parts = torch.zeros(d, dtype=torch.float64), [0.0] * (t + 1)
+        for h in range(H):
+            q = looked[t][h * c : (h + 1) * c]
+            keys = [looked[j][d + h * c : d + (h + 1) * c] for j in range(t + 1)]
+            weights = softmax(
+                [
+                    float(q @ keys[j]) / math.sqrt(c) + float(model.recency[h, t - j])
+                    for j in range(t + 1)
+                ]
+            )
+            for j in range(t + 1):
+                part = weights[j] * (x[j] @ model.maps[h * d : (h + 1) * d])
+                m, parts[j] = m + part, parts[j] + part
+        intents.append(m)
+    return torch.stack(intents), torch.stack(parts)
+
+
+histories = st.lists(
+    st.lists(st.integers(0, N - 1), min_size=1, max_size=8), min_size=1, max_size=4
+)
+
+
+@torch.no_grad()
+@settings(max_examples=25)
+@given(histories, st.integers(0, 2), st.sampled_from([1, 2, 3]))
+def test_it_computes_its_equations(lists, blocks, heads):
+    model = network(blocks, heads)
+    found = model.intents(*packed(lists))
+    expected = [by_loops(model, history) for history in lists]
+    torch.testing.assert_close(found, torch.cat([m for m, _ in expected]), rtol=1e-9, atol=1e-11)
+    last = model.last_intents(*packed(lists))
+    newest = torch.stack([m[-1] for m, _ in expected])
+    torch.testing.assert_close(last, newest, rtol=1e-9, atol=1e-11)
+
+
+@torch.no_grad()
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, N - 1), min_size=1, max_size=8))
+def test_an_intent_is_the_sum_of_its_events(history):
+    model = network()
+    weights, parts = model.contributions(torch.tensor(history))
+    _, expected = by_loops(model, history)
+    torch.testing.assert_close(parts, expected, rtol=1e-9, atol=1e-11)
+    last = model.last_intents(*packed([history]))[0]
+    torch.testing.assert_close(parts.sum(dim=0), last, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(weights.sum(dim=1), 1.0, rtol=1e-12)
+
+
+@torch.no_grad()
+def test_no_position_sees_what_comes_later_or_what_others_took():
+    model = network()
+    first = model.intents(*packed([[1, 2, 3, 4], [5, 6]]))
+    other = model.intents(*packed([[1, 2, 9, 9], [7, 7]]))
+    assert torch.equal(first[:2], other[:2])
+    assert not torch.allclose(first[2], other[2])
+
+
+def test_dropout_only_in_training():
+    model = network(dropout=0.5)
+    lists = packed([[1, 2, 3], [4, 5]])
+    assert torch.equal(model.intents(*lists), model.intents(*lists))
+    model.train()
+    assert not torch.equal(model.intents(*lists), model.intents(*lists))
+
+
+@pytest.mark.parametrize("lists", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3, 7], [4]]])
+def test_gradients_reach_every_parameter(lists):
+    model = network()
+    model.intents(*packed(lists)).square().sum().backward()
+    without = {name for name, value in model.named_parameters() if value.grad is None}
+    assert without == {"item_key", "item_bias", "log_scale"}
+    assert all(
+        bool(value.grad.abs().sum() > 0)
+        for name, value in model.named_parameters()
+        if name not in without
+    )

@@ -1,0 +1,100 @@
+"""The softmax step: every position at once, packed, equals the positions one by one, plain."""
+
+import numpy as np
+import pytest
+import torch
+from tests.training.test_checkpoint import InterruptedTraining
+
+from attrec.config import ModelConfig, TrainConfig
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import Sequences
+from attrec.model.additive import AdditiveNetwork
+from attrec.training.checkpoint import Checkpointer
+from attrec.training.choice import make_step
+from attrec.training.softmax_step import SoftmaxStep
+from attrec.training.trainer import train
+
+N = 13
+
+
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+    return Sequences(Ragged.from_lists([rng.integers(0, N, rng.integers(1, 14)) for _ in range(9)]))
+
+
+def network(dtype=torch.float64, **options):
+    config = ModelConfig(
+        architecture="additive", embedding_dim=4, window_length=20, heads=2, blocks=1, **options
+    )
+    return AdditiveNetwork(config, 0, N, dtype=dtype)
+
+
+def one_by_one(model, sequences):
+    """Sum −log softmax(−τ ‖m − k‖² + b) of each position's target, from its history alone."""
+    loss = torch.zeros((), dtype=torch.float64)
+    for history in sequences.histories:
+        for t in range(1, len(history)):
+            items = torch.from_numpy(history[:t].astype(np.int64))
+            m = model.last_intents(items, torch.tensor([t]))[0]
+            distances = (m - model.item_key).square().sum(dim=1)
+            logits = -model.log_scale.exp() * distances + model.item_bias
+            loss = loss - logits.log_softmax(dim=0)[int(history[t])]
+    return loss
+
+
+def test_all_positions_at_once_are_the_positions_one_by_one():
+    model, sequences = network(), data()
+    config = TrainConfig(batch_size=10_000, learning_rate=1e-9, weight_decay=0.0)
+    step = make_step(model, config)
+    assert type(step) is SoftmaxStep
+    expected = one_by_one(model, sequences)
+    gradients = torch.autograd.grad(expected / sequences.num_windows, model.parameters())
+    (batch,) = step.batches(sequences, 1)
+    assert batch.size == sequences.num_windows
+    assert float(step(batch)) == pytest.approx(float(expected.detach()), rel=1e-10)
+    norm = float(torch.cat([g.flatten() for g in gradients]).norm())
+    for (name, value), gradient in zip(model.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(
+            value.grad * max(1.0, norm), gradient, rtol=1e-5, atol=1e-9, msg=name
+        )
+
+
+def test_training_finds_what_follows_what():
+    # Item i is followed by i + 1: everything can be known from the newest event.
+    lists = [[(start + k) % N for k in range(12)] for start in range(N)]
+    model = network(torch.float32)
+    config = TrainConfig(learning_rate=0.02, batch_size=60, warmup_steps=5)
+    run = train(model, Sequences(Ragged.from_lists(lists)), config, num_epochs=60)
+    assert run.step == "SoftmaxStep"
+    assert run.epochs[0].loss == pytest.approx(np.log(N), rel=0.1)
+    assert run.epochs[-1].loss < 0.1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(tmp_path, dropout):
+    config = TrainConfig(batch_size=30, learning_rate=0.01, warmup_steps=3)
+    whole = network(torch.float32, dropout=dropout)
+    train(whole, data(), config, num_epochs=4)
+    for stop_after in (1, 4, 7):
+        folder = tmp_path / str(stop_after)
+        asked = iter([False] * stop_after + [True])
+        with pytest.raises(InterruptedTraining):
+            train(
+                network(torch.float32, dropout=dropout), data(), config, num_epochs=4,
+                checkpointer=Checkpointer(folder, {}, 1e9, lambda: next(asked)),  # noqa: B023
+            )  # fmt: skip
+        resumed = network(torch.float32, dropout=dropout)
+        train(resumed, data(), config, num_epochs=4, checkpointer=Checkpointer(folder, {}, 1e9))
+        for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_random_state_of_the_program_is_left_alone():
+    model = network(torch.float32, dropout=0.4)
+    step = make_step(model, TrainConfig(batch_size=30))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    for batch in step.batches(data(), 1):
+        step(batch)
+    assert torch.equal(torch.rand(3), expected)
