@@ -119,10 +119,10 @@ def softmax_row(row: str) -> dict[str, Any]:
         for way, of in runs.items()
     }
     ratios = {}
-    for way in runs:
-        if way != "fused":
-            of = [b["seconds"] / a["seconds"] for a, b in zip(runs["fused"], runs[way], strict=True)]
-            ratios[way] = {"median": statistics.median(of), "low": min(of), "high": max(of)}
+    for way, of in runs.items():
+        pairs = zip(runs["fused"], of, strict=True)
+        values = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
+        ratios[way] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
     return {
         "protocol": f"{RUNS} alternating processes for each way, {threads} thread(s) each, the "
         f"median of several repeats in each; {num_positions:,} positions, {num_items:,} items, "
