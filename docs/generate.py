@@ -166,7 +166,7 @@ def speed_page() -> str:
         lines += ["", f"## {row['row']}", "", f"{row['protocol']}.", ""]
         lines += ["| what | largest relative difference |", "| --- | --- |"]
         lines += [f"| {k.replace('_', ' ')} | {v:.1e} |" for k, v in row["metrics"].items()]
-    lines += ["", "## Ten million rows", ""]
+    lines += [*_softmax_tables(), "", "## Ten million rows", ""]
     for row in _rows("volume"):
         ratio = row["metrics"]["ratio_to_duckdb"]
         lines += [
@@ -190,6 +190,34 @@ def speed_page() -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _softmax_tables() -> list[str]:
+    lines = ["", "## The softmax over distances", ""]
+    lines += [
+        "Loss and all gradients over the whole catalogue (`attrec.model.softmax`), beside the form "
+        "with all logits at hand, and beside its three matrix products alone: over whole matrices, "
+        "and in blocks. The time is relative to the fused loss of the same run."
+    ]
+    for row in _rows("softmax"):
+        found = row["metrics"]
+        lines += [
+            "",
+            f"{row['row']}: {row['protocol']}. All logits would take "
+            f"{found['logits_bytes'] / 1e6:,.0f} MB.",
+            "",
+            "| way | milliseconds | times the fused (lowest – highest pair) | "
+            "memory beside the inputs, MB |",
+            "| --- | --- | --- | --- |",
+        ]
+        for way, cost in found["ways"].items():
+            ratio = found["times_as_long_as_fused"][way]
+            lines.append(
+                f"| {way.replace('_', ' ')} | {1000 * cost['seconds']:,.0f} | "
+                f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
+                f"{cost['above_inputs_bytes'] / 1e6:.0f} |"
+            )
+    return lines
 
 
 def errors_page() -> str:

@@ -1,7 +1,8 @@
 """make bench-speed: the shipped step against eager PyTorch, alternating, one process a run.
 
 python -m benchmarks.speed.run [ROW ...]   rows: step.ml-1m.threads-1, step.ml-1m.threads-2,
-                                           step.1m-items.threads-1, agreement
+                                           step.1m-items.threads-1, agreement, and those of
+                                           benchmarks.speed.softmax
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.rows import write_row
+from benchmarks.speed import softmax
 from benchmarks.speed.agreement import compare
 from benchmarks.speed.worker import MODEL, SHAPES, TRAIN
 
@@ -89,7 +91,10 @@ def agreement_row() -> dict[str, Any]:
 
 def main() -> None:
     """Measure the rows asked for, or all."""
-    for row in sys.argv[1:] or [*ROWS, "agreement"]:
+    for row in sys.argv[1:] or [*ROWS, "agreement", *softmax.ROWS]:
+        if row in softmax.ROWS:
+            write_row("softmax", row, softmax.softmax_row(row))
+            continue
         write_row("speed", row, agreement_row() if row == "agreement" else step_row(row))
 
 

@@ -18,9 +18,10 @@
 #define INLINE inline __attribute__((always_inline))
 #endif
 
-/* One binary for all x86-64 machines: each kernel is built three times, chosen when loaded. */
+/* One binary for all x86-64 machines: each kernel is built three times, chosen when loaded, by what
+   the processor can do: "arch=..." would ask for that very model. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
-#define CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define CLONES
 #endif
