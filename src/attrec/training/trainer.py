@@ -14,6 +14,7 @@ from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError, TrainingError
 from attrec.model.network import AttRecNetwork
+from attrec.profiling import OFF, Profile
 from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
 from attrec.training.choice import make_step
 from attrec.training.negatives import check_enough_items, sample_negatives
@@ -46,6 +47,7 @@ def train(
     step: TrainingStep | None = None,
     checkpointer: Checkpointer | None = None,
     phase: str = "training",
+    profile: Profile = OFF,
 ) -> TrainingRun:
     """Train ``network`` in place.
 
@@ -68,6 +70,8 @@ def train(
     checkpointer : Checkpointer, optional
         Where the training stands is kept there, and it goes on from what is kept there of
         ``phase``.
+    profile : Profile
+        Times ``batches`` (the waiting for each) and ``steps``, and counts ``windows``.
 
     Returns
     -------
@@ -94,8 +98,11 @@ def train(
         stand.take(checkpointer.restore(phase))
     total = num_epochs or config.max_epochs
     while stand.epoch <= total and not stand.patience_is_over():
-        for batch in epoch_batches(sequences, network, config, stand.epoch, skip=stand.steps):
-            stand.after(float(step(batch)))
+        batches = epoch_batches(sequences, network, config, stand.epoch, skip=stand.steps)
+        for batch in profile.each("batches", batches):
+            with profile.span("steps"):
+                stand.after(float(step(batch)))
+            profile.count("windows", len(batch.users))
             if on_progress is not None:
                 on_progress(stand.progress(total, sequences.num_windows))
             if checkpointer is not None:
