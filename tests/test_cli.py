@@ -245,6 +245,10 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["data", "fetch", "ml-100"], "known: ml-100k"),
         (["data", "simulate", "walks"], "no simulated log 'walks'"),
         (["explain", "{model}", "5"], "user"),
+        (["train", "{log}", "--profile", "{folder}"], "is no place for a trace"),
+        (["train", "{log}", "--profile", "{folder}/none/t.json"], "is no place for a trace"),
+        (["doctor", "--seed", "3"], "options are for a plan"),
+        (["doctor", "--plan", "10", "10", "15"], "at least 2 users, 4 items and 2 events a user"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(run, files, arguments, words):
@@ -301,3 +305,31 @@ def test_a_fresh_start_removes_nothing_but_a_checkpoint(run, files, tmp_path):
     assert code == 2
     assert "thesis.txt" in err
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_profile_is_printed_and_written(run, files, tmp_path):
+    trace = tmp_path / "trace.json"
+    code, out, _ = run("train", files / "log.csv", "--out", tmp_path / "m", "--profile", trace,
+                       *FAST)  # fmt: skip
+    assert code == 0
+    for words in ("between them", "windows a second", "peak memory", "ui.perfetto.dev", "saving"):
+        assert words in out
+    names = {block["name"] for block in json.loads(trace.read_text())["traceEvents"]}
+    assert {"reading", "training", "steps", "validation", "retraining", "saving"} <= names
+    code, out, _ = run("train", files / "log.csv", "--out", tmp_path / "m", "--profile", trace,
+                       "--json", *FAST)  # fmt: skip
+    found = json.loads(out)["profile"]
+    assert ["training", "steps"] in [phase["phase"] for phase in found["phases"]]
+    assert found["counts"]["windows"] > 0
+
+
+def test_a_stopped_training_tells_its_profile_too(run, files, tmp_path, monkeypatch):
+    from attrec.signals import StopWish
+
+    monkeypatch.setattr(StopWish, "__call__", lambda self: True)
+    trace = tmp_path / "trace.json"
+    code, out, _ = run("train", files / "log.csv", "--out", tmp_path / "m", "--profile", trace,
+                       *FAST)  # fmt: skip
+    assert code == 128
+    assert "step: not finished" in out
+    assert any(b["name"] == "checkpoints" for b in json.loads(trace.read_text())["traceEvents"])

@@ -1,5 +1,7 @@
 """Long checks, run by `make soak` only."""
 
+import json
+import statistics
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import attrec
 from attrec.api import train_on
 from attrec.config import Options
 from attrec.data.datasets import OFFLINE_VARIABLE, fetch
+from attrec.data.reading import write_csv
 from tests.test_planted_structure import trained_hit_rates
 
 pytestmark = pytest.mark.soak
@@ -62,3 +65,70 @@ def test_windows_are_computed_and_never_stored():
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(found.stdout) * 1024 < 64e6  # ru_maxrss is in KiB
+
+
+ONE_EPOCH = (
+    "import sys, time, attrec\n"
+    "from attrec.training.memory import peak_bytes\n"
+    "begun, options = time.perf_counter(), dict(zip(sys.argv[2::2], sys.argv[3::2]))\n"
+    "options = {name: float(v) if '.' in v else v for name, v in options.items()}\n"
+    "log = attrec.read_interactions(sys.argv[1])\n"
+    "attrec.fit(log, max_epochs=1, retrain=False, **options)\n"
+    "print(time.perf_counter() - begun, peak_bytes())\n"
+)
+
+
+def events_without_repeats(num_users, num_items, num_events):
+    """A log of exactly these sizes: every user and item occurs, no pair does twice."""
+    rng = np.random.default_rng(7)
+    weights = 1.0 / np.arange(5, num_items + 5)
+    popular = np.cumsum(weights / weights.sum())
+    once = np.arange(max(num_users, num_items))
+    pairs = (once % num_users) * num_items + once % num_items
+    while len(pairs) < num_events:
+        users = rng.integers(0, num_users, num_events)
+        items = np.minimum(np.searchsorted(popular, rng.random(num_events)), num_items - 1)
+        new = np.setdiff1d(users * num_items + items, pairs)
+        pairs = np.concatenate([pairs, rng.permutation(new)[: num_events - len(pairs)]])
+    pairs = rng.permutation(pairs)
+    return attrec.InteractionLog.from_columns(
+        pairs // num_items, pairs % num_items, np.arange(num_events)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "rounds"),
+    [
+        ((2_000, 1_000, 60_000), {}, 3),
+        ((20_000, 5_000, 400_000), {}, 1),
+        # Ranking all of 100,000 users among 200,000 items takes most of an hour: few are judged.
+        (
+            (100_000, 200_000, 1_500_000),
+            {"split": "global-time", "test_fraction": 0.001, "validation_fraction": 0.001},
+            1,
+        ),
+    ],
+)
+def test_a_plan_is_right_within_half_as_much_again(sizes, options, rounds, tmp_path):
+    write_csv(events_without_repeats(*sizes), tmp_path / "log.csv")
+
+    def output(*command):
+        found = subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        return found.stdout
+
+    flags = [word for name, value in options.items()
+             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    given = [str(word) for pair in options.items() for word in pair]
+    planned, found = [], []
+    for _ in range(rounds):
+        asked = ["--plan", *map(str, sizes), "--no-retrain", "--max-epochs", "1", "--json"]
+        plan = json.loads(output("-m", "attrec.cli", "doctor", *asked, *flags))
+        planned.append((plan["total_seconds_one_epoch"], plan["memory_bytes"]))
+        found.append(
+            tuple(map(float, output("-c", ONE_EPOCH, tmp_path / "log.csv", *given).split()))
+        )
+    for expected, measured in zip(
+        zip(*planned, strict=True), zip(*found, strict=True), strict=True
+    ):
+        ratio = statistics.median(expected) / statistics.median(measured)
+        assert 1 / 1.5 < ratio < 1.5, (planned, found)

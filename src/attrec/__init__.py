@@ -17,6 +17,7 @@ from attrec.data.reading import read_interactions
 from attrec.data.simulate import simulate
 from attrec.errors import AttRecError
 from attrec.evaluation.evaluate import Evaluation
+from attrec.profiling import Profile
 from attrec.recommender import Recommender
 
 load = Recommender.load
@@ -29,6 +30,7 @@ __all__ = [
     "Listener",
     "ModelConfig",
     "Options",
+    "Profile",
     "ProtocolConfig",
     "Recommender",
     "TrainConfig",

@@ -28,6 +28,7 @@ from attrec.evaluation.metrics import MISSED, per_user
 from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
 from attrec.explain import attention_profile
 from attrec.model.choice import NETWORKS, Network
+from attrec.profiling import OFF, Profile
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import Checkpointer, Epoch, FirstTraining, TrainingRun
@@ -132,6 +133,7 @@ def fit(
     titles: Mapping[str, str | None] | None = None,
     listener: Listener | None = None,
     checkpoint: str | Path | None = None,
+    profile: Profile = OFF,
     **overrides: Any,
 ) -> FitResult:
     """Bring an interaction log to a recommender, and say how good it is.
@@ -158,6 +160,8 @@ def fit(
         Folder in which the training keeps where it stands, every ``checkpoint_seconds``. A call
         with the same data and options goes on from it, to the same bits. It stays when the
         training ended: remove it once the result is saved.
+    profile : Profile, optional
+        An `attrec.Profile`: times every phase.
 
     Returns
     -------
@@ -178,44 +182,51 @@ def fit(
     chosen = options or Options.of(preset, config_file, **overrides)
     told = listener or Listener()
     _check_metric(chosen.train.selection_metric)
-    with _threads(chosen.train.threads):
+    with torch_threads(chosen.train.threads):
         told.phase("splitting")
-        split = split_log(
-            as_log(log, chosen.data),
-            chosen.protocol,
-            None if test is None else as_log(test, chosen.data),
-        )
-        check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
-        keeper = _checkpointer(checkpoint, split, chosen, told)
+        with profile.span("reading"):
+            events = as_log(log, chosen.data)
+            given = None if test is None else as_log(test, chosen.data)
+        with profile.span("splitting"):
+            split = split_log(events, chosen.protocol, given)
+            check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
+            keeper = _checkpointer(checkpoint, split, chosen, told, profile)
         told.phase("training")
-        first = train_on(split.train, chosen, validate_on=split, listener=told, checkpointer=keeper)
+        with profile.span("training"):
+            first = train_on(
+                split.train, chosen, validate_on=split, listener=told, checkpointer=keeper,
+                profile=profile,
+            )  # fmt: skip
         last, best = first, first.run.best_epoch
         if chosen.train.retrain:
             told.phase("retraining")
             if keeper is not None:
                 keeper.first = FirstTraining(first.network.state_dict(), first.run)
-            last = train_on(
-                split.train_and_validation, chosen, num_epochs=best, listener=told,
-                checkpointer=keeper, phase="retraining",
-            )  # fmt: skip
+            with profile.span("retraining"):
+                last = train_on(
+                    split.train_and_validation, chosen, num_epochs=best, listener=told,
+                    checkpointer=keeper, phase="retraining", profile=profile,
+                )  # fmt: skip
         told.phase("judging")
-        before_test = split.train_and_validation if chosen.train.retrain else split.train
-        systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(last.network)}
-        if chosen.train.retrain:
-            systems[WITHOUT_RETRAINING] = first.ranking(split, chosen.protocol, last.vocabulary)
-        evaluation = evaluate_systems(
-            {**systems, **baselines(before_test, last.vocabulary)},
-            last.cases(split.test, split.log),
-            chosen.protocol,
-            item_counts(before_test, last.vocabulary),
-            split.protocol,
-        )
-        recommender = _recommender(last, split, chosen, titles)
-        windows = last_items(recommender.histories.histories, chosen.model.window_length)
-        attention = attention_profile(last.network, windows[:PROFILE_WINDOWS])
+        with profile.span("judging"):
+            before_test = split.train_and_validation if chosen.train.retrain else split.train
+            systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(last.network)}
+            if chosen.train.retrain:
+                systems[WITHOUT_RETRAINING] = first.ranking(split, chosen.protocol, last.vocabulary)
+            evaluation = evaluate_systems(
+                {**systems, **baselines(before_test, last.vocabulary)},
+                last.cases(split.test, split.log),
+                chosen.protocol,
+                item_counts(before_test, last.vocabulary),
+                split.protocol,
+            )
+        with profile.span("assembling"):
+            recommender = _recommender(last, split, chosen, titles)
+            recommender.record["log_fingerprint"] = split.log.fingerprint()
+            windows = last_items(recommender.histories.histories, chosen.model.window_length)
+            attention = attention_profile(last.network, windows[:PROFILE_WINDOWS])
     recommender.record.update(
         trained_on="train + validation" if chosen.train.retrain else "train",
-        log_fingerprint=split.log.fingerprint(),
         given_test_file=test is not None,
         cleaning=[
             {"what": step.what, "removed": step.removed, "left": step.left}
@@ -301,6 +312,7 @@ def train_on(
     make_scorer: Callable[[Network], Scorer] = NetworkScorer,
     checkpointer: Checkpointer | None = None,
     phase: str = "training",
+    profile: Profile = OFF,
 ) -> Trained:
     """Train a network on all events of ``log``.
 
@@ -319,13 +331,15 @@ def train_on(
         How such a network is judged.
     checkpointer : Checkpointer, optional
         Keeps where the training stands; what it has of ``phase`` is gone on from.
+    profile : Profile
+        Times ``batches``, ``steps`` and ``validation``.
     """
     told = listener or Listener()
     vocabulary = Vocabulary.fit(log)
     build = network_class or NETWORKS[options.model.architecture]
     network = build(
         options.model, vocabulary.num_users, vocabulary.num_items, seed=options.train.seed
-    ).to(_device(options.train.device))
+    ).to(torch_device(options.train.device))
     if checkpointer is not None:
         if phase == "training" and checkpointer.first is not None:
             network.load_state_dict(checkpointer.first.network)
@@ -338,7 +352,8 @@ def train_on(
         cases = encode_cases(validate_on.validation, validate_on.log, vocabulary)
 
         def judge(network: Network) -> dict[str, float]:
-            return _validation_figures(make_scorer(network), cases, network.num_items, options)
+            with profile.span("validation"):
+                return _validation_figures(make_scorer(network), cases, network.num_items, options)
 
     run = train(
         network,
@@ -350,6 +365,7 @@ def train_on(
         on_epoch=told.epoch,
         checkpointer=checkpointer,
         phase=phase,
+        profile=profile,
     )
     return Trained(network, vocabulary, run, make_scorer)
 
@@ -399,7 +415,7 @@ def _recommender(
 
 
 def _checkpointer(
-    folder: str | Path | None, split: Split, options: Options, told: Listener
+    folder: str | Path | None, split: Split, options: Options, told: Listener, profile: Profile
 ) -> Checkpointer | None:
     if folder is None:
         return None
@@ -426,14 +442,23 @@ def _checkpointer(
         ).hexdigest(),
         **{f"options ([{section}])": values for section, values in given.items()},
     }
-    return Checkpointer(folder, identity, options.train.checkpoint_seconds, told.stop_requested)
+    return Checkpointer(
+        folder, identity, options.train.checkpoint_seconds, told.stop_requested, profile
+    )
 
 
 def _check_metric(name: str) -> None:
     per_user(name, Ragged.from_lists([[MISSED]], dtype=np.int64))
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises
+    ------
+    DeviceError
+        It is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -451,7 +476,8 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads; 0 leaves its own choice."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)

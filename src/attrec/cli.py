@@ -22,6 +22,8 @@ from attrec.screen import (
     print_inspection,
     print_log,
     print_pairs,
+    print_plan,
+    print_profile,
     print_recommendations,
     print_slices,
 )
@@ -182,6 +184,8 @@ def train(
         "training is kept; OUT.checkpoint when left out.", show_default=False)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again, whatever was kept.")] =
         False,
+    profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Say where the time went, "
+        "and write a trace that Perfetto opens.", show_default=False)] = None,
     as_json: Json = False,
     overrides: Any = None,
 ) -> None:  # fmt: skip
@@ -192,18 +196,23 @@ def train(
     from attrec.api import fit
     from attrec.artifact import CHECKPOINT, check_target, remove_artifact
     from attrec.config import Options
+    from attrec.profiling import OFF, Profile
     from attrec.progress import ConsoleListener
     from attrec.signals import stop_on_signals
 
     options = Options.of(preset, config, **overrides)
+    timed = OFF if profile is None else Profile()
     screen = Console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or out.with_name(f"{out.name}.checkpoint")
     check_target(out)
     if fresh:
         remove_artifact(kept, CHECKPOINT)
     check_target(kept, CHECKPOINT)
-    events, titles = _read(log, items, options.data)
-    given = None if test is None else _read(str(test), None, options.data)[0]
+    if profile is not None and (profile.is_dir() or not profile.parent.is_dir()):
+        raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
+    with timed.span("reading"):
+        events, titles = _read(log, items, options.data)
+        given = None if test is None else _read(str(test), None, options.data)[0]
     print_log(screen, events)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
@@ -211,19 +220,28 @@ def train(
     ):
         try:
             result = fit(events, options=options, test=given, titles=titles, listener=listener,
-                         checkpoint=kept)  # fmt: skip
+                         checkpoint=kept, profile=timed)  # fmt: skip
         except InterruptedTraining as stopped:
+            if profile is not None:
+                _tell_profile(screen, timed, profile, "not finished")
             screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(wish.exit_code) from None
-    result.recommender.save(out)
-    remove_artifact(kept, CHECKPOINT)
+    with timed.span("saving"):
+        result.recommender.save(out)
+        remove_artifact(kept, CHECKPOINT)
     if pictures is not None:
         _draw(result, pictures)
     if as_json:
-        _print_json({"model": str(out), **result.recommender.info()})
+        found = {"model": str(out), **result.recommender.info()}
+        if profile is not None:
+            _write_trace(timed, profile)
+            found["profile"] = timed.to_dict()
+        _print_json(found)
         return
     print_evaluation(screen, result.evaluation)
     print_counts(screen, result)
+    if profile is not None:
+        _tell_profile(screen, timed, profile, result.recommender.record["step"])
     screen.print(f"\nSaved to {out}. Next:", highlight=False)
     someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
     screen.print(f"  attrec recommend {out} {someone}", highlight=False)
@@ -363,10 +381,40 @@ def info(model: Model, as_json: Json = False) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check this installation: versions, threads, devices, extras, a training step."""
+@with_options("model", "train", "protocol")
+def doctor(
+    plan: Annotated[tuple[int, int, int] | None, typer.Option(metavar="USERS ITEMS EVENTS",
+        help="Say what memory and time a training on a log of these sizes would take here, with "
+        "the options below; measured in some seconds.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Of the plan, as in train.",
+                                               show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of options, of the "
+                                                "plan.")] = None,
+    as_json: Json = False,
+    overrides: Any = None,
+) -> None:  # fmt: skip
+    """Check this installation: versions, threads, devices, extras, a training step.
+
+    With --plan it measures what a training would take on this machine.
+    """
+    from attrec.config import Options
     from attrec.doctor import examine
 
+    if plan is not None:
+        from attrec.planning import make_plan
+
+        options = Options.of(preset, config, **overrides)
+        with Console(stderr=True).status("measuring …") as status:
+            planned = make_plan(
+                *plan, options, tell=lambda what: status.update(f"measuring {what} …")
+            )
+        if as_json:
+            _print_json(planned.to_dict())
+            return
+        print_plan(console(), planned)
+        return
+    if overrides or preset or config:
+        raise RequestError("options are for a plan; give --plan USERS ITEMS EVENTS with them")
     found = examine()
     if as_json:
         _print_json(found)
@@ -395,6 +443,20 @@ def _draw(result: Any, folder: Path) -> None:
         metric=options.train.selection_metric,
     )  # fmt: skip
     draw_window(result.recommender, folder / "attention.png")
+
+
+def _tell_profile(screen: Console, profile: Any, path: Path, step: str) -> None:
+    from attrec.training.memory import peak_bytes
+
+    _write_trace(profile, path)
+    print_profile(screen, profile, path, step, peak_bytes())
+
+
+def _write_trace(profile: Any, path: Path) -> None:
+    try:
+        profile.write(path)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -43,6 +44,12 @@ def _option(
     return field(default=default, metadata=limits)
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the fields' types; kept, since making them takes milliseconds."""
+    return get_type_hints(kind)
+
+
 @dataclass(frozen=True)
 class Config:
     """What the groups of options share: checks of type and range, and TOML in and out."""
@@ -57,7 +64,7 @@ class Config:
         ConfigError
             A value has the wrong type or lies outside its range.
         """
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))  # type: ignore[arg-type]
         for spec in fields(self):
             value = _checked(self.section, spec.name, hints[spec.name], getattr(self, spec.name))
             _check_range(self.section, spec.name, value, dict(spec.metadata))

@@ -14,6 +14,8 @@ from attrec.api import FitResult
 from attrec.data.inspection import Inspection
 from attrec.data.interactions import InteractionLog
 from attrec.evaluation.evaluate import Evaluation
+from attrec.planning import Plan
+from attrec.profiling import Profile
 from attrec.recommender import Recommender
 from attrec.report import evaluation_table, slices_table
 
@@ -162,6 +164,85 @@ def print_pairs(screen: Console, pairs: Mapping[str, Any]) -> None:
     for key, value in pairs.items():
         table.add_row(key, str(value))
     screen.print(table)
+
+
+def print_profile(
+    screen: Console, profile: Profile, path: Path, step: str, peak_bytes: int
+) -> None:
+    """Print where the time went, and where the trace is."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("phase", "seconds", "share", "times"):
+        table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
+    outermost = 0.0
+    for phase in profile.phases():
+        depth = len(phase.path) - 1
+        outermost += phase.seconds * (depth == 0)
+        table.add_row(
+            "  " * depth + phase.path[-1], f"{phase.seconds:,.2f}", f"{phase.share:.1%}",
+            f"{phase.count:,}",
+        )  # fmt: skip
+    between = profile.seconds - outermost
+    table.add_row("between them", f"{between:,.2f}", f"{between / (profile.seconds or 1):.1%}", "")
+    table.add_row("together", f"{profile.seconds:,.2f}", "", "")
+    screen.print()
+    screen.print(table)
+    windows = profile.counts.get("windows", 0)
+    taken = profile.seconds_of("batches", "steps")
+    pace = f"; {windows / taken:,.0f} windows a second" if taken else ""
+    screen.print(
+        f"step: {step}{pace}; peak memory {peak_bytes / 1e9:.2f} GB\n"
+        f"trace: {path} (open it at ui.perfetto.dev or chrome://tracing)",
+        style="dim", highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def print_plan(screen: Console, plan: Plan) -> None:
+    """Print what a training would take."""
+    memory = (
+        f"{plan.memory_bytes / 1e9:.1f} GB at the peak; {plan.available_bytes / 1e9:.1f} GB free"
+    )
+    again = ", and taken again by the retraining" if plan.retrain else ""
+    pairs = {
+        "log": f"{plan.events:,} events of {plan.users:,} users and {plan.items:,} items",
+        "memory": memory if plan.fits else f"{memory}: does not fit; {plan.advice}",
+        "step": f"{plan.step}, {plan.windows_per_second:,.0f} windows a second",
+        "reading": f"{duration(plan.reading_seconds)}, from CSV",
+        "splitting, encoding": duration(plan.splitting_seconds),
+        "making tables": duration(plan.preparing_seconds),
+        "an epoch": f"{duration(plan.epoch_seconds)}, {plan.windows:,} windows",
+        "its validation": f"{duration(plan.validation_seconds)}, {plan.judged_users:,} users",
+        "judging": f"{duration(plan.judging_seconds)}, test part, all systems",
+        "one epoch in all": duration(plan.total_seconds(1)),
+        "at most": f"{duration(plan.total_seconds(plan.max_epochs))}, if max_epochs = "
+        f"{plan.max_epochs} are taken{again}",
+    }
+    print_pairs(screen, pairs)
+    lines = [
+        "How many epochs early stopping takes depends on the data, and cannot be planned. "
+        "Checkpoints and saving come on top; judging takes twice as long where more than a tenth "
+        "of the targets are repeats.",
+    ]
+    if plan.measured_share < 1:
+        lines.append(
+            f"Measured on tables of {plan.measured_share:.1%} of that size: larger ones would have "
+            "taken too much memory for a measurement."
+        )
+    for line in lines:
+        screen.print(line, style="dim", highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words.
+
+    Examples
+    --------
+    >>> duration(0.04), duration(75), duration(9000), duration(200_000)
+    ('0.0 s', '75.0 s', '2.5 h', '2.3 days')
+    """
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def print_info(screen: Console, model: Path, found: Mapping[str, Any]) -> None:

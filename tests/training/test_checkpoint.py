@@ -142,7 +142,11 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
 
 
 def start(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "tests.interrupted", *map(str, arguments)],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,

@@ -12,6 +12,7 @@ import torch
 
 from attrec.artifact import CHECKPOINT, MANIFEST, Artifact, load_artifact, save_artifact
 from attrec.errors import ArtifactError, CheckpointError, InterruptedTraining
+from attrec.profiling import OFF, Profile
 
 State = dict[str, torch.Tensor]
 
@@ -102,6 +103,8 @@ class Checkpointer:
         Seconds between two checkpoints.
     stop_requested : callable
         Asked after each step.
+    profile : Profile
+        Times ``checkpoints``.
 
     Raises
     ------
@@ -117,11 +120,13 @@ class Checkpointer:
         identity: Mapping[str, Any],
         every: float,
         stop_requested: Callable[[], bool] = lambda: False,
+        profile: Profile = OFF,
     ) -> None:
         self.folder = Path(folder)
         self.identity = dict(identity)
         self.every = every
         self.stop_requested = stop_requested
+        self.profile = profile
         self.first: FirstTraining | None = None
         self.phase = "training"
         self._restored: Standing | None = None
@@ -150,8 +155,9 @@ class Checkpointer:
         stop = self.stop_requested()
         if not stop and time.monotonic() - self._saved_at < self.every:
             return
-        now = standing()
-        self.save(now)
+        with self.profile.span("checkpoints"):
+            now = standing()
+            self.save(now)
         if stop:
             raise InterruptedTraining(
                 f"stopped as asked in epoch {now.epoch} of the {self.phase}, after {now.steps} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,12 +11,17 @@ from attrec.config import Options
 from attrec.errors import MemoryNeededError
 
 FLOAT = 4
-COPIES = 4
-"""Of the tables: weights, Adagrad's state, the best epoch's, the first training's or a snapshot."""
+COPIES = 3
+"""Of the tables, beside Adagrad's state: weights, the best epoch's, and one that is being made:
+the next best, a snapshot, the first training's."""
 BYTES_AN_EVENT = 64
 """Codes, times and order of a log, its split, histories and windows' order."""
+BLOCK = 64 << 20
+"""A block of distances, as the evaluation takes them."""
+BLOCKS = 6.5
+"""What ranking needs at once, measured in such blocks: distances, filtered ones, comparisons."""
 PROGRAM = 300_000_000
-"""PyTorch and the blocks of the evaluation."""
+"""Python, PyTorch and what they load."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -23,17 +29,53 @@ _CGROUP = Path("/sys/fs/cgroup")
 def needed_bytes(num_users: int, num_items: int, num_events: int, options: Options) -> int:
     """Estimate the peak of `attrec.fit`.
 
-    Bytes ≈ 4 copies of the tables (M + 2N) d, the item keys 2Nd, 64 for each event, and the
-    program's own.
+    Bytes ≈ 3 copies of the tables (M + 2N) d and Adagrad's state of their size (a d-th of it,
+    row-wise), the item keys 2Nd, 64 for each event, what a step works on, the blocks in which the
+    evaluation ranks, and the program's own. `attrec doctor --plan` shows it, and a test holds it
+    against trainings.
 
     Examples
     --------
     >>> needed_bytes(1_000_000, 1_000_000, 0, Options.of(embedding_dim=100)) // 10**9
-    5
+    6
     """
     d = options.model.embedding_dim
-    tables = (num_users + 2 * num_items) * d * FLOAT
-    return COPIES * tables + 2 * num_items * d * FLOAT + BYTES_AN_EVENT * num_events + PROGRAM
+    additive = options.model.architecture == "additive"
+    rows = 2 * num_items + (0 if additive else num_users)
+    state = rows * FLOAT * (d if options.train.adagrad == "full" else 1)
+    if additive:  # AdamW's two moments, and the gradient of whole tables
+        state = 3 * rows * FLOAT * d
+    blocks = BLOCKS * min(BLOCK, FLOAT * num_users * num_items)
+    keys = 2 * num_items * d * FLOAT
+    tables = COPIES * rows * d * FLOAT + state
+    events = BYTES_AN_EVENT * num_events
+    return int(tables + keys + events + step_bytes(options) + blocks) + PROGRAM
+
+
+def step_bytes(options: Options) -> int:
+    """Estimate what one step works on beside the tables.
+
+    W, its gradient and state, d² each, and for each window of the batch, at most: 5 rows of d for
+    each of its L items (themselves, projected, and gradients), 4 for each target and 4 more.
+
+    The additive network keeps for each position and block about 24 rows of d and 4 weights of each
+    head for each slot, until the gradient has come back.
+    """
+    d, L, T = options.model.embedding_dim, options.model.window_length, options.train.num_targets
+    if options.model.architecture == "additive":
+        layers, heads = options.model.blocks + 1, options.model.heads
+        return FLOAT * options.train.batch_size * layers * (24 * d + 4 * heads * L)
+    return FLOAT * (5 * d * d + options.train.batch_size * (5 * L + 4 * T + 4) * d)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had so far."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def check_memory(num_users: int, num_items: int, num_events: int, options: Options) -> None:

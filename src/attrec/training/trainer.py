@@ -13,6 +13,7 @@ from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError, TrainingError
 from attrec.model.choice import Network
+from attrec.profiling import OFF, Profile
 from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
 from attrec.training.choice import make_step
 from attrec.training.negatives import check_enough_items
@@ -45,6 +46,7 @@ def train(
     step: TrainingStep | None = None,
     checkpointer: Checkpointer | None = None,
     phase: str = "training",
+    profile: Profile = OFF,
 ) -> TrainingRun:
     """Train ``network`` in place.
 
@@ -67,6 +69,8 @@ def train(
     checkpointer : Checkpointer, optional
         Where the training stands is kept there, and it goes on from what is kept there of
         ``phase``.
+    profile : Profile
+        Times ``batches`` (the waiting for each) and ``steps``, and counts ``windows``.
 
     Returns
     -------
@@ -93,8 +97,11 @@ def train(
         stand.take(checkpointer.restore(phase))
     total = num_epochs or config.max_epochs
     while stand.epoch <= total and not stand.patience_is_over():
-        for batch in step.batches(sequences, stand.epoch, skip=stand.steps):
-            stand.after(float(step(batch)), batch.size)
+        batches = step.batches(sequences, stand.epoch, skip=stand.steps)
+        for batch in profile.each("batches", batches):
+            with profile.span("steps"):
+                stand.after(float(step(batch)), batch.size)
+            profile.count("windows", batch.size)
             if on_progress is not None:
                 on_progress(stand.progress(total, sequences.num_windows))
             if checkpointer is not None:
