@@ -22,6 +22,7 @@ class EagerStep:
     def __init__(self, network: AttRecNetwork, model: ModelConfig, train: TrainConfig) -> None:
         """Start from the weights of ``network``."""
         self.omega, self.margin = model.long_term_weight, train.margin
+        device = network.item_short.device
         self.X = nn.Parameter(network.item_short.detach().clone())
         self.V = nn.Parameter(network.item_long.detach().clone())
         self.U = nn.Parameter(network.user_long.detach().clone())
@@ -29,18 +30,22 @@ class EagerStep:
         L, d = model.window_length, model.embedding_dim
         slots = torch.arange(L, dtype=torch.float64)[:, None]
         angles = slots / 10000 ** (torch.arange(0, d, 2, dtype=torch.float64) / d)
-        self.signal = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(self.X.dtype)
-        self.diagonal = torch.eye(L, dtype=torch.bool)
+        self.signal = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(self.X)
+        self.diagonal = torch.eye(L, dtype=torch.bool, device=device)
         self.optimizer = torch.optim.Adagrad(
             [self.X, self.V, self.U, self.W],
             lr=train.learning_rate,
             initial_accumulator_value=train.initial_accumulator,
         )
 
+    def rows(self, table: nn.Parameter, index: torch.Tensor) -> torch.Tensor:
+        """Look rows up."""
+        return table[index]
+
     def loss(self, batch: Batch) -> torch.Tensor:
         """Compute (1) to (11)."""
         real = batch.windows >= 0
-        rows = self.X[batch.windows.clamp(min=0)]
+        rows = self.rows(self.X, batch.windows.clamp(min=0))
         Q = torch.relu((rows + self.signal) @ self.W)
         affinity = Q @ Q.transpose(1, 2) / math.sqrt(Q.shape[-1])
         count = real.sum(dim=1)
@@ -50,8 +55,8 @@ class EagerStep:
         s = affinity.masked_fill(~allowed, lowest).softmax(dim=-1).masked_fill(~allowed, 0.0)
         m = (s @ rows).sum(dim=1) / count[:, None]
         candidates = torch.cat([batch.targets, batch.negatives], dim=1).clamp(min=0)
-        long = (self.U[batch.users][:, None] - self.V[candidates]).square().sum(dim=-1)
-        short = (m[:, None] - self.X[candidates]).square().sum(dim=-1)
+        long = (self.rows(self.U, batch.users)[:, None] - self.rows(self.V, candidates)).square().sum(dim=-1)
+        short = (m[:, None] - self.rows(self.X, candidates)).square().sum(dim=-1)
         y = self.omega * long + (1 - self.omega) * short
         T = batch.targets.shape[1]
         pairs = torch.relu(y[:, :T, None] + self.margin - y[:, None, T:])
@@ -75,3 +80,11 @@ class EagerStep:
                 norms = table[rows].norm(dim=1, keepdim=True)
                 table[rows] /= norms.clamp(min=1.0)
         return loss.detach()
+
+
+class SparseStep(EagerStep):
+    """The same with PyTorch's own sparse gradients: `embedding(sparse=True)` and Adagrad."""
+
+    def rows(self, table: nn.Parameter, index: torch.Tensor) -> torch.Tensor:
+        """Look rows up; the gradient is a sparse tensor of those rows."""
+        return nn.functional.embedding(index, table, sparse=True)

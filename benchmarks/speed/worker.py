@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from attrec.config import ModelConfig, TrainConfig
+from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.model.network import AttRecNetwork
 from attrec.training.choice import make_step
 from attrec.training.step import Batch, TrainingStep
-from benchmarks.speed.eager import EagerStep
+from benchmarks.speed.eager import EagerStep, SparseStep
 
 SHAPES = {
     # users, items, events: ML-1M's, and a catalogue of a million items.
@@ -42,6 +43,13 @@ def simulated(shape: str) -> Sequences:
     return Sequences(Ragged.from_lengths(items, lengths))
 
 
+def ranking_cases(data: Sequences, num_items: int) -> Cases:
+    """Let every user ask for one item, chosen at random."""
+    targets = np.random.default_rng(1).integers(0, num_items, data.num_users)
+    one = np.ones(data.num_users, dtype=np.int64)
+    return Cases(np.arange(data.num_users), data.histories, Ragged.from_lengths(targets, one))
+
+
 def prepare(
     shape: str, step: str, dtype: torch.dtype = torch.float32
 ) -> tuple[TrainingStep, list[Batch]]:
@@ -51,7 +59,8 @@ def prepare(
     network = AttRecNetwork(MODEL, num_users, num_items, dtype=dtype)
     ours = make_step(network, TRAIN)
     batches = list(islice(ours.batches(data, 1), 60))
-    return (EagerStep(network, MODEL, TRAIN) if step == "eager" else ours), batches
+    steps = {"eager": EagerStep, "sparse": SparseStep}
+    return (steps[step](network, MODEL, TRAIN) if step in steps else ours), batches
 
 
 def main() -> None:
