@@ -161,11 +161,12 @@ def speed_page() -> str:
             f"{figures['memory_ratio_to_eager']:.2f} |"
         )
     for row in _rows("speed"):
-        if "ratio_to_eager" in row["metrics"]:
+        if {"ratio_to_eager", "ratio_to_product"} & set(row["metrics"]):
             continue
         lines += ["", f"## {row['row']}", "", f"{row['protocol']}.", ""]
         lines += ["| what | largest relative difference |", "| --- | --- |"]
         lines += [f"| {k.replace('_', ' ')} | {v:.1e} |" for k, v in row["metrics"].items()]
+    lines += _ranking_table()
     lines += ["", "## Ten million rows", ""]
     for row in _rows("volume"):
         ratio = row["metrics"]["ratio_to_duckdb"]
@@ -190,6 +191,37 @@ def speed_page() -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _ranking_table() -> list[str]:
+    """Ranking and search beside the bare matrix product of their size."""
+    rows = [row for row in _rows("speed") if "ratio_to_product" in row["metrics"]]
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## Ranking",
+        "",
+        "Every user against every item, seen items left out, beside the bare `torch.mm` of that "
+        f"very size ([benchmarks/speed/ranking.py](../benchmarks/speed/ranking.py)). "
+        f"{rows[0]['protocol']}. “Queries computed” counts the attention as well, which the "
+        "product does not. Memory is what the call adds to the process before it.",
+        "",
+        "| row | users × items × numbers | what | bare product, s | ours, s | ratio (lowest – "
+        "highest process) | memory, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        figures, size = row["metrics"], row["config"]
+        for what, ratio in figures["ratio_to_product"].items():
+            lines.append(
+                f"| {row['row']} | {size['users']:,} × {size['items']:,} × {size['width']} | "
+                f"{what} | {figures['seconds']['bare product']:.3f} | "
+                f"{figures['seconds'][what]:.3f} | "
+                f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
+                f"{figures['added_peak_bytes'][what] / 1e6:.0f} |"
+            )
+    return lines
 
 
 def errors_page() -> str:

@@ -1,7 +1,10 @@
-"""make bench-speed: the shipped step against eager PyTorch, alternating, one process a run.
+"""make bench-speed: the shipped step against eager PyTorch, alternating, one process a run; and
+ranking against the bare matrix product of its size, alternating in each of several processes.
 
 python -m benchmarks.speed.run [ROW ...]   rows: step.ml-1m.threads-1, step.ml-1m.threads-2,
-                                           step.1m-items.threads-1, agreement
+                                           step.1m-items.threads-1, agreement,
+                                           ranking.ml-1m.threads-1, ranking.ml-1m.threads-2,
+                                           ranking.100k-items.threads-1, top-50.1m-items.threads-1
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from typing import Any
 
 from benchmarks.rows import write_row
 from benchmarks.speed.agreement import compare
+from benchmarks.speed.ranking import SIZES, TURNS
 from benchmarks.speed.worker import MODEL, SHAPES, TRAIN
 
 RUNS = 5
+RANKING_RUNS = 3
 ROWS = {
     "step.ml-1m.threads-1": ("ml-1m", 1, {"eager": 200, "shipped": 400}),
     "step.ml-1m.threads-2": ("ml-1m", 2, {"eager": 200, "shipped": 400}),
@@ -26,11 +31,10 @@ ROWS = {
 }
 
 
-def measure(shape: str, step: str, threads: int, num_steps: int) -> dict[str, float]:
+def measure(module: str, *arguments: str | int, threads: int) -> dict[str, Any]:
     """Run one worker process."""
     found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.worker", shape, step, str(threads),
-         str(num_steps)],
+        [sys.executable, "-m", f"benchmarks.speed.{module}", *map(str, arguments)],
         capture_output=True, text=True, check=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
     )  # fmt: skip
@@ -43,7 +47,7 @@ def step_row(row: str) -> dict[str, Any]:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in num_steps}
     for number in range(RUNS):
         for name, count in num_steps.items():
-            runs[name].append(measure(shape, name, threads, count))
+            runs[name].append(measure("worker", shape, name, threads, count, threads=threads))
             rate = runs[name][-1]["windows_per_second"]
             print(f"{row} run {number + 1} {name}: {rate:,.0f} windows/s", flush=True)
 
@@ -87,10 +91,51 @@ def agreement_row() -> dict[str, Any]:
     }
 
 
+def ranking_row(row: str) -> dict[str, Any]:
+    """Measure a ranking against the bare product."""
+    size = SIZES[row]
+    runs = []
+    for number in range(RANKING_RUNS):
+        runs.append(measure("ranking", row, threads=size.threads))
+        print(f"{row} run {number + 1}: {runs[-1]['ratio']}", flush=True)
+
+    def median(key: str, name: str) -> float:
+        return statistics.median(run[key][name] for run in runs)
+
+    ratios = {}
+    for name in runs[0]["ratio"]:
+        values = [run["ratio"][name] for run in runs]
+        ratios[name] = {
+            "median": statistics.median(values), "low": min(values), "high": max(values),
+            "values": values,
+        }  # fmt: skip
+    whole = [run["one_shot_seconds"] for run in runs]
+    return {
+        "data": {"name": "random", **size._asdict()},
+        "protocol": f"{RANKING_RUNS} processes, {size.threads} thread(s), in each {TURNS} turns of "
+        "bare product, ours, bare product; the bare product in the blocks that make it fastest",
+        "config": size._asdict(),
+        "metrics": {
+            "ratio_to_product": ratios,
+            "seconds": {name: median("seconds", name) for name in runs[0]["seconds"]},
+            "one_shot_product_seconds": None if None in whole else statistics.median(whole),
+            "product_blocks": [run["block"] for run in runs],
+            "added_peak_bytes": {
+                name: max(run["added_peak_bytes"][name] for run in runs)
+                for name in runs[0]["added_peak_bytes"]
+            },
+        },
+    }
+
+
 def main() -> None:
     """Measure the rows asked for, or all."""
-    for row in sys.argv[1:] or [*ROWS, "agreement"]:
-        write_row("speed", row, agreement_row() if row == "agreement" else step_row(row))
+    for row in sys.argv[1:] or [*ROWS, "agreement", *SIZES]:
+        if row in SIZES:
+            content = ranking_row(row)
+        else:
+            content = agreement_row() if row == "agreement" else step_row(row)
+        write_row("speed", row, content)
 
 
 if __name__ == "__main__":

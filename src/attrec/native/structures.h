@@ -1,4 +1,5 @@
-/* What the training step's kernels are given; attrec/native/step.py mirrors them. */
+/* What the kernels are given: attrec/native/step.py and, at the end, attrec/native/ranking.py mirror
+   them. */
 
 struct windows {
     int64_t L, C, T, d;
@@ -31,4 +32,23 @@ struct update {
     const void *ready, *shares, *first, *a, *second;
     void *table, *state;
     struct rule rule;
+};
+
+struct places {
+    int64_t N, stride;
+    void *block;
+    const int64_t *target_starts, *seen_starts;
+    const int32_t *targets, *seen;
+    void *own;
+    int64_t *nearer, *equal, *before, *nans;
+    uint8_t *reachable;
+};
+
+struct nearest {
+    int64_t N, stride, first, k, capacity, sorted;
+    double factor;
+    const void *block, *bias;
+    void *values, *edges;
+    int32_t *items;
+    int64_t *held, *full;
 };
