@@ -83,11 +83,15 @@ def test_a_shortlist_is_the_head_of_the_sorted_row(data, rows, columns, seed, dt
     for start in range(0, columns, step):
         part = slice(start, start + step)
         shortlist.add(block[:, part], bias=None if bias is None else bias[part], factor=2.0)
-    values, items = shortlist.finish(ordered=True)
+    ordered = data.draw(st.booleans())
+    values, items = shortlist.finish(ordered=ordered)
     for row in range(rows):
         ranked = sorted(range(columns), key=lambda i: (float(whole[row, i]), i))[:k]
+        ranked = ranked if ordered else sorted(ranked)
         assert items[row].tolist() == ranked
         assert values[row].tolist() == whole[row, ranked].tolist()
+    if not ordered:
+        return
     twin_values, twin_items = nearest_in_passes(whole, k)
     assert torch.equal(twin_values, values)
     assert torch.equal(twin_items, items.long())
@@ -100,6 +104,13 @@ def test_a_long_shortlist_is_shortened_many_times():
     values, items = shortlist.finish(ordered=False)
     assert items[0].tolist() == list(range(19_300, 20_000))
     assert values[0].tolist() == list(range(700, 0, -1))
+
+
+def test_equal_numbers_without_end_keep_to_their_memory():
+    shortlist = Shortlist(1, 300, 50_000, torch.float64)
+    for _ in range(5):
+        shortlist.add(torch.full((1, 10_000), math.inf, dtype=torch.float64))
+    assert shortlist.finish(ordered=False)[1][0].tolist() == list(range(300))
 
 
 def test_nan_is_told_and_never_listed():

@@ -233,11 +233,11 @@ static INLINE void NAME(sort_run)(REAL *values, int32_t *items, int64_t count)
     int32_t old_items[CHUNK];
     memcpy(old_values, values, (size_t)count * sizeof(REAL));
     memcpy(old_items, items, (size_t)count * sizeof(int32_t));
-    for (int64_t p = 0; p < count; p++) {
+    for (COUNTER p = 0; p < count; p++) {
         const REAL value = old_values[p];
         COUNTER place = 0;
 #pragma omp simd reduction(+ : place)
-        for (int64_t o = 0; o < count; o++)
+        for (COUNTER o = 0; o < (COUNTER)count; o++)
             place += (old_values[o] < value) | ((old_values[o] == value) & (o < p));
         values[place] = value;
         items[place] = old_items[p];
