@@ -22,9 +22,9 @@ from tests.messy import transcript
 import attrec
 from attrec.cli import app
 from attrec.config import PRESETS, option_specs
+from docs.performance import performance_page, rows
 
 DOCS = Path(__file__).parent
-RESULTS = DOCS.parent / "benchmarks" / "results"
 STAR = r" **\***"
 README = DOCS.parent / "README.md"
 BEGIN, END = "<!-- figures: made by docs/generate.py -->", "<!-- end of figures -->"
@@ -46,8 +46,8 @@ def cli_page() -> str:
         context = click.Context(command, info_name=" ".join(path))
         usage = command.get_usage(context).removeprefix("Usage: ")
         lines += ["```text", " ".join(usage.split()), "```", ""]
-        rows = [_parameter(p, context) for p in command.params if p.name != "help"]
-        lines += ["| argument | meaning |", "| --- | --- |", *rows, ""] if rows else []
+        arguments = [_parameter(p, context) for p in command.params if p.name != "help"]
+        lines += ["| argument | meaning |", "| --- | --- |", *arguments, ""] if arguments else []
     return "\n".join(lines)
 
 
@@ -96,7 +96,7 @@ def api_page() -> str:
 def accuracy_page() -> str:
     """Make the accuracy page from the result files."""
     lines = ["# Accuracy", "", _intro("accuracy.md"), ""]
-    for row in _rows("accuracy"):
+    for row in rows("accuracy"):
         cost, data = row["cost"], row["data"]
         lines += [f"## {row['row']}", "", f"{row['protocol']}.", ""]
         lines += _systems_table(row["systems"], row["differences"])
@@ -121,14 +121,14 @@ def ablations_page() -> str:
     lines = ["# Ablations", "", _intro("ablations.md"), ""]
     metrics = ("hit_rate@10", "hit_rate@50", "ndcg@10", "mrr")
     by_data: dict[str, list[dict[str, Any]]] = {}
-    for row in _rows("ablations"):
+    for row in rows("ablations"):
         by_data.setdefault(row["row"].split(".")[0], []).append(row)
-    for data, rows in by_data.items():
-        rows.sort(key=lambda r: (not r["row"].endswith(".paper"), -r["metrics"]["mrr"]["mean"]))
-        lines += [f"## {data}", "", f"{rows[0]['protocol']}.", ""]
+    for data, variants in by_data.items():
+        variants.sort(key=lambda r: (not r["row"].endswith(".paper"), -r["metrics"]["mrr"]["mean"]))
+        lines += [f"## {data}", "", f"{variants[0]['protocol']}.", ""]
         lines += ["| variant | " + " | ".join(metrics) + " | best epoch |",
                   "| --- |" + " --- |" * (len(metrics) + 1)]  # fmt: skip
-        for row in rows:
+        for row in variants:
             cells = []
             for metric in metrics:
                 difference = row["minus_paper"].get(metric)
@@ -142,82 +142,6 @@ def ablations_page() -> str:
         lines += [""]
     words = DOCS / "ablations.words.md"
     return "\n".join([*lines, words.read_text(encoding="utf-8") if words.exists() else ""])
-
-
-def speed_page() -> str:
-    """Make the speed page from the result files."""
-    lines = ["# Speed", "", _intro("speed.md"), ""]
-    lines += ["| row | eager, windows/s | shipped, windows/s | ratio (lowest – highest pair) | "
-              "memory, shipped / eager |", "| --- | --- | --- | --- | --- |"]  # fmt: skip
-    for row in _rows("speed"):
-        figures = row["metrics"]
-        if "ratio_to_eager" not in figures:
-            continue
-        ratio, speed = figures["ratio_to_eager"], figures["windows_per_second"]
-        lines.append(
-            f"| {row['row']} | {speed['eager']['median']:,.0f} | "
-            f"{speed['shipped']['median']:,.0f} | "
-            f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
-            f"{figures['memory_ratio_to_eager']:.2f} |"
-        )
-    for row in _rows("speed"):
-        if "ratio_to_eager" in row["metrics"]:
-            continue
-        lines += ["", f"## {row['row']}", "", f"{row['protocol']}.", ""]
-        lines += ["| what | largest relative difference |", "| --- | --- |"]
-        lines += [f"| {k.replace('_', ' ')} | {v:.1e} |" for k, v in row["metrics"].items()]
-    lines += [*_softmax_tables(), "", "## Ten million rows", ""]
-    for row in _rows("volume"):
-        ratio = row["metrics"]["ratio_to_duckdb"]
-        lines += [
-            f"{row['row']}: {row['protocol']}. AttRec takes {ratio['median']:.2f} times what bare "
-            f"DuckDB takes ({ratio['low']:.2f} – {ratio['high']:.2f}). Again: `make bench-data "
-            f"ROW={row['row']}`.",
-            "",
-            "| way | seconds | peak memory, GB | by stage |",
-            "| --- | --- | --- | --- |",
-        ]
-        for way, found in row["metrics"]["ways"].items():
-            stages = ", ".join(f"{name} {value:.1f}" for name, value in found["stages"].items())
-            peak = found["peak_bytes"] / 1e9
-            lines.append(f"| {way} | {found['seconds']:.1f} | {peak:.2f} | {stages} |")
-        lines += [""]
-    for row in _rows("speed")[:1]:
-        lines += [
-            "",
-            f"Measured on {row['machine']['processor']}, {row['machine']['cpus']} CPUs, "
-            f"PyTorch {row['versions']['torch']}, {row['date']}, commit `{row['commit']}`.",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _softmax_tables() -> list[str]:
-    lines = ["", "## The softmax over distances", ""]
-    lines += [
-        "Loss and all gradients over the whole catalogue (`attrec.model.softmax`), beside the form "
-        "with all logits at hand, and beside its three matrix products alone: over whole matrices, "
-        "and in blocks. The time is relative to the fused loss of the same run."
-    ]
-    for row in _rows("softmax"):
-        found = row["metrics"]
-        lines += [
-            "",
-            f"{row['row']}: {row['protocol']}. All logits would take "
-            f"{found['logits_bytes'] / 1e6:,.0f} MB.",
-            "",
-            "| way | milliseconds | times the fused (lowest – highest pair) | "
-            "memory beside the inputs, MB |",
-            "| --- | --- | --- | --- |",
-        ]
-        for way, cost in found["ways"].items():
-            ratio = found["times_as_long_as_fused"][way]
-            lines.append(
-                f"| {way.replace('_', ' ')} | {1000 * cost['seconds']:,.0f} | "
-                f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
-                f"{cost['above_inputs_bytes'] / 1e6:.0f} |"
-            )
-    return lines
 
 
 def errors_page() -> str:
@@ -252,7 +176,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "api.md": api_page,
     "accuracy.md": accuracy_page,
     "ablations.md": ablations_page,
-    "speed.md": speed_page,
+    "performance.md": performance_page,
 }
 
 
@@ -274,7 +198,7 @@ def _short_figures() -> str:
         "| test part, 95 % intervals over users | HR@10 | HR@50 | MRR |",
         "| --- | --- | --- | --- |",
     ]
-    for row in _rows("accuracy"):
+    for row in rows("accuracy"):
         if not row["row"].endswith("paper-sparse"):
             continue
         data, protocol, _ = row["row"].split(".")
@@ -286,7 +210,7 @@ def _short_figures() -> str:
             ]
             name = f"**{data}**, {protocol}: {system}" if system == "attrec" else system
             lines.append(f"| {name} | {' | '.join(cells)} |")
-    speed = {row["row"]: row["metrics"] for row in _rows("speed")}
+    speed = {row["row"]: row["metrics"] for row in rows("speed")}
     if not speed:
         return "\n".join([*lines, ""])
     small, large = speed["step.ml-1m.threads-1"], speed["step.1m-items.threads-1"]
@@ -319,10 +243,6 @@ def _intro(name: str) -> str:
         "A star: the paired difference of the first row from this one excludes zero.",
         "ablations.md": "The paper's model with one thing changed, one seed. In parentheses the "
         "paired difference from the paper's model; a star where its 95 % interval excludes zero.",
-        "speed.md": "The shipped training step beside a plain eager PyTorch step "
-        "([benchmarks/speed/eager.py](../benchmarks/speed/eager.py)): dense tables, autograd, "
-        "`torch.optim.Adagrad`. Alternating processes; only ratios within a run count. "
-        "Again: `make bench-speed`.",
     }[name]
 
 
@@ -344,11 +264,6 @@ def _systems_table(systems: dict[str, Any], differences: dict[str, Any]) -> list
             cells.append(cell)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
-
-
-def _rows(benchmark: str) -> list[dict[str, Any]]:
-    paths = sorted((RESULTS / benchmark).glob("*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def _commands(command: Any, path: list[str]) -> list[tuple[list[str], Any]]:

@@ -55,7 +55,11 @@ class EagerStep:
         s = affinity.masked_fill(~allowed, lowest).softmax(dim=-1).masked_fill(~allowed, 0.0)
         m = (s @ rows).sum(dim=1) / count[:, None]
         candidates = torch.cat([batch.targets, batch.negatives], dim=1).clamp(min=0)
-        long = (self.rows(self.U, batch.users)[:, None] - self.rows(self.V, candidates)).square().sum(dim=-1)
+        long = (
+            (self.rows(self.U, batch.users)[:, None] - self.rows(self.V, candidates))
+            .square()
+            .sum(dim=-1)
+        )
         short = (m[:, None] - self.rows(self.X, candidates)).square().sum(dim=-1)
         y = self.omega * long + (1 - self.omega) * short
         T = batch.targets.shape[1]

@@ -98,12 +98,12 @@ def phases(shape: str) -> dict[str, Any]:
     }
 
 
-def _kernel(name: str, *_: Any, **arguments: Any) -> str:
-    if name != "update":
-        return {"windows": "windows: (2) to (11) and back", "segments": "sums of queries' gradients"}[
-            name
-        ]  # fmt: skip
-    return "rows: gradient, Adagrad, clipping"
+def _kernel(name: str, *_: Any, **__: Any) -> str:
+    return {
+        "windows": "windows: (2) to (11) and back",
+        "segments": "sums of the queries' gradients",
+        "update": "rows: gradient, Adagrad, clipping",
+    }[name]
 
 
 def _timed(
@@ -118,19 +118,20 @@ def _timed(
     return timed
 
 
+CALLS = {"mm": "products Z = X W, and back", "index_select": "gathering rows"}
+
+
 class _Torch:
     """PyTorch with a clock around what the step calls of it."""
-
-    NAMES = {"mm": "products Z = X W, and back", "index_select": "gathering rows"}
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self._seconds = seconds
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(torch, name)
-        if name not in self.NAMES:
+        if name not in CALLS:
             return found
-        return _timed(found, self._seconds, lambda *_, **__: self.NAMES[name])
+        return _timed(found, self._seconds, lambda *_, **__: CALLS[name])
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def main() -> None:
     )
 
 
-def _rows(batch) -> int:  # noqa: ANN001
+def _rows(batch) -> int:
     candidates = torch.cat([batch.targets.flatten(), batch.negatives.flatten()])
     short = torch.cat([batch.windows.flatten(), candidates]).unique()
     return len(short) + len(candidates.unique()) + len(batch.users.unique())

@@ -7,20 +7,16 @@ that its peak memory is its own, and prints one line of JSON; make bench-speed R
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from attrec.model.softmax import plain_softmax_loss, softmax_loss
 
-RUNS = 5
 DIM = 64
 BLOCK = 256
 ALL_WAYS = {"fused": 10, "plain": 4, "products": 8, "blocked_products": 8}
@@ -97,44 +93,6 @@ def main() -> None:
             }
         )
     )
-
-
-def softmax_row(row: str) -> dict[str, Any]:
-    """Alternate the ways, one process a run, and summarise them."""
-    num_positions, num_items, threads, repeats = ROWS[row]
-    runs: dict[str, list[dict[str, float]]] = {way: [] for way in repeats}
-    for number in range(RUNS):
-        for way, count in repeats.items():
-            found = subprocess.run(
-                [sys.executable, "-m", "benchmarks.speed.softmax", row, way, str(threads),
-                 str(count)],
-                capture_output=True, text=True, check=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            )  # fmt: skip
-            runs[way].append(json.loads(found.stdout))
-            seconds = runs[way][-1]["seconds"]
-            print(f"{row} run {number + 1} {way}: {1000 * seconds:,.1f} ms", flush=True)
-    ways = {
-        way: {key: statistics.median(run[key] for run in of) for key in of[0]}
-        for way, of in runs.items()
-    }
-    ratios = {}
-    for way, of in runs.items():
-        pairs = zip(runs["fused"], of, strict=True)
-        values = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
-        ratios[way] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-    return {
-        "protocol": f"{RUNS} alternating processes for each way, {threads} thread(s) each, the "
-        f"median of several repeats in each; {num_positions:,} positions, {num_items:,} items, "
-        f"dimension {DIM}, float32; gradients of queries, keys, biases and scale",
-        "config": {"positions": num_positions, "items": num_items, "dim": DIM, "threads": threads},
-        "metrics": {
-            "ways": ways,
-            "times_as_long_as_fused": ratios,
-            "logits_bytes": 4 * num_positions * num_items,
-            "runs": runs,
-        },
-    }
 
 
 if __name__ == "__main__":

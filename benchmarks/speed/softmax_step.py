@@ -1,8 +1,8 @@
-"""A whole training step of the additive network: packed and fused, or as one would write it first.
+"""A whole training step of the additive network: packed and fused, or as one writes it first.
 
-python -m benchmarks.speed.softmax_step WAY THREADS prints one line of JSON. The plain way pads every
-history to the window's length, holds all logits, and lets PyTorch differentiate them; network and
-optimiser are the same.
+python -m benchmarks.speed.softmax_step WAY THREADS prints one line of JSON. The plain way pads
+every history to the window's length, holds all logits, and lets PyTorch differentiate them;
+network and optimiser are the same.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.errors import DataError
+from attrec.evaluation import ranking
 from attrec.evaluation.metrics import MISSED
 from attrec.evaluation.ranking import rank_targets
 
@@ -113,3 +114,82 @@ def test_a_constant_scorer_gains_nothing():
     cases = cases_of([[]] * 5, [[i] for i in range(5)])
     ranks = rank_targets(lambda c: torch.zeros(len(c), 5), cases, 5).ranks
     assert ranks.values.tolist() == [5] * 5
+
+
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic", "item-order"])
+@pytest.mark.parametrize("filter_seen", [True, False])
+def test_kernels_and_operators_rank_alike(ties, filter_seen, monkeypatch):
+    random = np.random.default_rng(4)
+    table = random.integers(0, 30, (60, 90)) / 7
+    table[random.random(table.shape) < 0.1] = np.inf
+    histories = [random.integers(0, 90, 12).tolist() for _ in range(60)]
+    targets = [random.choice(90, random.integers(0, 4), replace=False) for _ in range(60)]
+    found = []
+    for readable in (ranking.readable, lambda block: False):
+        monkeypatch.setattr(ranking, "readable", readable)
+        found.append(
+            rank_targets(
+                fixed(table), cases_of(histories, targets), 90,
+                filter_seen=filter_seen, ties=ties, top_k=20, block_bytes=90 * 4 * 17,
+            )
+        )  # fmt: skip
+    assert found[0].ranks.values.tolist() == found[1].ranks.values.tolist()
+    assert found[0].top_items.tolist() == found[1].top_items.tolist()
+
+
+class Recorder:
+    """A scorer that notes how many rows it is asked for, and into whose memory."""
+
+    def __init__(self, num_items):
+        self.num_items, self.asked, self.rooms, self.memory = num_items, [], [], set()
+
+    def __call__(self, cases):
+        self.asked.append(len(cases))
+        return torch.zeros(1, self.num_items).expand(len(cases), -1)
+
+
+class BlockRecorder(Recorder):
+    def room(self, rows):
+        self.rooms.append(rows)
+        return torch.empty(rows, self.num_items)
+
+    def write(self, cases, block):
+        self.asked.append(len(cases))
+        self.memory.add(block.data_ptr())
+        block.zero_()
+
+
+@pytest.mark.parametrize("num_items", [1, 1000, 30_000, 300_000])
+@pytest.mark.parametrize("kind", [Recorder, BlockRecorder])
+def test_a_block_never_exceeds_its_memory_whatever_the_catalogue(num_items, kind):
+    scorer, budget = kind(num_items), 1 << 20
+    cases = cases_of([[0]] * 50, [[num_items - 1]] * 50)
+    found = rank_targets(scorer, cases, num_items, block_bytes=budget)
+    assert sum(scorer.asked) == 50
+    assert max(scorer.asked) <= max(1, budget // (4 * num_items))
+    assert found.ranks.values.tolist() == [max(1, num_items - 1) if num_items > 1 else MISSED] * 50
+    if kind is BlockRecorder:
+        # One block for the whole run: nothing is made again for every call.
+        assert scorer.rooms == [max(scorer.asked)]
+        assert len(scorer.memory) == 1
+
+
+def test_a_view_that_a_scorer_keeps_is_not_masked():
+    kept = torch.arange(4.0)
+    found = rank_targets(
+        lambda cases: kept.expand(len(cases), -1), cases_of([[0], [1]], [[2]] * 2), 4
+    )
+    assert kept.tolist() == [0, 1, 2, 3]
+    assert found.ranks.values.tolist() == [2, 2]
+
+
+def test_rows_that_are_not_contiguous_are_ranked():
+    table = torch.rand(5, 3).T
+    cases = cases_of([[]] * 3, [[1]] * 3)
+    found = rank_targets(lambda cases: table, cases, 5, filter_seen=False)
+    assert found.ranks.values.tolist() == ((table < table[:, 1:2]).sum(dim=1) + 1).tolist()
+
+
+def test_an_item_that_does_not_exist_is_refused():
+    with pytest.raises(IndexError):
+        rank_targets(fixed([[0.0, 1.0]]), cases_of([[]], [[2]]), 2)

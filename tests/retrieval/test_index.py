@@ -109,6 +109,24 @@ def test_equals_the_naive_twin(kind, n, d, k, seed, limited):
         assert single.distances[0].tolist() == found.distances[row].tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_and_operators_find_the_same_bits(kind, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    keys = spread(generator, kind, 3000, 12)
+    queries = (torch.randn(30, 12, generator=generator) * keys.abs().max()).double()
+    limits = {
+        "exclude": Ragged.from_lists([torch.randint(3000, (9,)).tolist() for _ in range(30)]),
+        "deny": [5, 2999],
+    }
+    monkeypatch.setattr(index_module, "_BUDGET", 1 << 15)
+    found = []
+    for readable in (index_module.readable, lambda tensor: False):
+        monkeypatch.setattr(index_module, "readable", readable)
+        found.append(ExactIndex(keys).search(queries, 40, **limits))
+    assert np.array_equal(found[0].indices, found[1].indices)
+    assert np.array_equal(found[0].distances, found[1].distances)
+
+
 def test_the_margin_widens_where_float32_cannot_tell_the_items_apart():
     keys = torch.full((400, 3), 100.0)
     keys[:, 0] += torch.linspace(1e-3, 2e-3, 400)

@@ -74,6 +74,10 @@ class Ragged:
 
     def take(self, rows: IntArray | slice) -> Ragged:
         """Return the lists ``rows``, in that order."""
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            start, stop, _ = rows.indices(len(self))
+            offsets = self.offsets[start : max(start, stop) + 1]
+            return Ragged(self.values[offsets[0] : offsets[-1]].copy(), offsets - offsets[0])
         chosen = np.arange(len(self), dtype=np.int64)[rows]
         lengths = self.lengths[chosen]
         result = Ragged.from_lengths(self.values[:0], lengths)

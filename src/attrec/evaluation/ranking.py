@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,30 @@ from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.errors import DataError
 from attrec.evaluation.metrics import MISSED
+from attrec.native.ranking import Lists, Places, Shortlist, count_places, readable
 
 Scorer = Callable[[Cases], torch.Tensor]
 """Gives (B, N) distances for B cases; smaller is better. Every system is judged through it."""
 
 BLOCK_BYTES = 64 << 20
-"""Memory of one block of distances."""
+"""The most memory that one block of distances may take."""
+_CACHED_BYTES = 8 << 20
+_ROWS_WORTH_A_PRODUCT = 256
+"""A block that leaves the cache is worth it up to as many rows; beyond them no product gains."""
+
+
+@runtime_checkable
+class BlockScorer(Protocol):
+    """A scorer that writes into memory which the ranking keeps for all blocks, and masks there."""
+
+    def __call__(self, cases: Cases) -> torch.Tensor:
+        """Return (B, N) distances."""
+
+    def room(self, rows: int) -> torch.Tensor:
+        """Return (rows, N) to write distances into."""
+
+    def write(self, cases: Cases, block: torch.Tensor) -> None:
+        """Write the distances of B cases into ``block`` (B, N)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +73,7 @@ def rank_targets(
     Parameters
     ----------
     scorer : callable
+        What it returns is left alone; a `BlockScorer` is given the memory to write into.
     cases : Cases
     num_items : int
         N.
@@ -72,77 +92,140 @@ def rank_targets(
     DataError
         A distance is NaN.
     """
-    size = max(1, block_bytes // (4 * max(1, num_items)))
-    ranks = np.full(len(cases.targets.values), MISSED, dtype=np.int64)
+    size = _rows_at_once(num_items, block_bytes)
+    room = scorer.room(min(size, len(cases))) if isinstance(scorer, BlockScorer) else None
     top = np.full((len(cases), top_k), -1, dtype=np.int32)
+    found = []
     for start in range(0, len(cases), size):
         block = cases.take(slice(start, start + size))
-        distances = scorer(block)
-        if distances.isnan().any():
+        distances = _distances(scorer, block, room, to_be_masked=filter_seen)
+        places = _places(distances, block, filter_seen)
+        if places is None:
             raise DataError(
                 "a distance is NaN, so nothing can be ranked; the training diverged: lower "
                 "learning_rate or turn norm_clipping on"
             )
-        if filter_seen:
-            distances = distances.clone()
-            distances[_pairs(block.histories, distances.device)] = torch.inf
-        low, high = cases.targets.offsets[start], cases.targets.offsets[start + len(block)]
-        ranks[low:high] = _ranks(distances, block, filter_seen, ties)
+        found.append(places)
         if top_k:
-            top[start : start + len(block)] = _nearest(distances, block, filter_seen, top_k)
+            top[start : start + len(block)] = _nearest(distances, filter_seen, top_k)
+    ranks = _ranks(found, cases.targets, ties)
     return Ranking(Ragged(ranks, cases.targets.offsets), top)
 
 
-def _ranks(
-    distances: torch.Tensor, block: Cases, filter_seen: bool, ties: Ties
-) -> npt.NDArray[np.int64]:
+def _rows_at_once(num_items: int, block_bytes: int) -> int:
+    """Rows that stay in cache, or as many as make a product quick, never above ``block_bytes``."""
+    row_bytes = 4 * max(1, num_items)
+    wanted = max(_CACHED_BYTES // row_bytes, _ROWS_WORTH_A_PRODUCT)
+    return max(1, min(wanted, block_bytes // row_bytes))
+
+
+def _distances(
+    scorer: Scorer, block: Cases, room: torch.Tensor | None, *, to_be_masked: bool
+) -> torch.Tensor:
+    """(B, N) with contiguous rows; nobody else's where it is to be masked."""
+    if room is not None and isinstance(scorer, BlockScorer):
+        distances = room[: len(block)]
+        scorer.write(block, distances)
+        return distances
+    distances = scorer(block)
+    if to_be_masked:
+        return distances.clone(memory_format=torch.contiguous_format)
+    return distances if distances.stride(1) == 1 else distances.contiguous()
+
+
+def _places(distances: torch.Tensor, block: Cases, filter_seen: bool) -> Places | None:
+    """Count what stands before each target, and mask the seen; None where a distance is NaN."""
+    targets = _lists(block.targets)
+    seen = _lists(block.histories) if filter_seen else None
+    count = count_places if readable(distances) else count_places_in_passes
+    return count(distances, targets, seen)
+
+
+def count_places_in_passes(
+    distances: torch.Tensor, targets: Lists, seen: Lists | None
+) -> Places | None:
+    """Do what `count_places` does with PyTorch's operators, on any device; its result is on CPU."""
+    if bool(distances.isnan().any()):
+        return None
     device = distances.device
-    num_targets = len(block.targets.values)
-    rows = torch.from_numpy(block.targets.row_of_value).to(device)
-    items = torch.from_numpy(block.targets.values.astype(np.int64)).to(device)
-    seen = torch.zeros(distances.shape, dtype=torch.bool, device=device)
-    if filter_seen:
-        seen[_pairs(block.histories, device)] = True
+    rows, items = _pairs(targets, device)
+    hidden = torch.zeros(distances.shape, dtype=torch.bool, device=device)
+    if seen is not None:
+        hidden[_pairs(seen, device)] = True
+        distances.masked_fill_(hidden, torch.inf)
     known = items.clamp(min=0)
     own = distances[rows, known]
-    reachable = (items >= 0) & ~seen[rows, known]
-    ahead = torch.empty_like(items)
+    reachable = (items >= 0) & ~hidden[rows, known]
+    nearer, equal, before = (torch.zeros_like(items) for _ in range(3))
     # Row by row of targets, as many at a time as there are cases: memory stays that of the block.
-    for start in range(0, num_targets, len(block)):
-        part = slice(start, start + len(block))
+    for start in range(0, len(items), max(1, len(distances))):
+        part = slice(start, start + len(distances))
         candidates, place = distances[rows[part]], own[part, None]
-        ahead[part] = (candidates < place).sum(dim=1)
-        equal = (candidates == place) & ~seen[rows[part]]
-        if ties == "item-order":
-            equal &= torch.arange(distances.shape[1], device=device) < items[part, None]
-        if ties != "optimistic":
-            ahead[part] += equal.sum(dim=1)
-    ranks = np.where(reachable.cpu().numpy(), ahead.cpu().numpy() + 1, MISSED)
+        nearer[part] = (candidates < place).sum(dim=1)
+        same = (candidates == place) & ~hidden[rows[part]]
+        equal[part] = same.sum(dim=1)
+        same &= torch.arange(distances.shape[1], device=device) < items[part, None]
+        before[part] = same.sum(dim=1)
+    return Places(*(found.cpu() for found in (own, nearer, equal, before, reachable)))
+
+
+def _ranks(found: list[Places], targets: Ragged, ties: Ties) -> npt.NDArray[np.int64]:
+    if not found:
+        return np.full(len(targets.values), MISSED, dtype=np.int64)
+    own, nearer, equal, before, reachable = (
+        torch.cat(parts).numpy() for parts in zip(*found, strict=True)
+    )
     if ties == "item-order":
-        return ranks
-    # Every target counted itself, and all targets that tie with it, as ahead of it (pessimistic)
-    # or none of them (optimistic); tied targets of one case follow each other in item order.
-    keys = (items.cpu().numpy(), own.cpu().numpy(), ~reachable.cpu().numpy(), rows.cpu().numpy())
+        ahead = nearer + before
+    else:
+        # Tied targets of one case follow each other in item order, behind all others that tie with
+        # them (pessimistic) or before them (optimistic).
+        nth, size = _among_tied_targets(own, reachable, targets)
+        ahead = nearer + nth + (equal - size if ties == "pessimistic" else 0)
+    return np.where(reachable, ahead + 1, MISSED)
+
+
+def _among_tied_targets(
+    own: npt.NDArray[np.floating], reachable: npt.NDArray[np.bool_], targets: Ragged
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Number each target among those of its case at its distance, from 0; and how many they are."""
+    count = len(own)
+    numbers, sizes = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    if (targets.lengths <= 1).all():
+        return numbers, sizes
+    keys = (targets.values, own, ~reachable, targets.row_of_value)
     order = np.lexsort(keys)
-    same = np.ones(num_targets, dtype=bool)
+    same = np.ones(count, dtype=bool)
     same[:1] = False
     for key in keys[1:]:
         same[1:] &= key[order][1:] == key[order][:-1]
     group = np.cumsum(~same) - 1
-    sizes = np.bincount(group)
-    first = np.cumsum(sizes) - sizes
-    nth = np.arange(num_targets) - first[group]
-    shift = nth - sizes[group] if ties == "pessimistic" else nth
-    ranks[order] += np.where(ranks[order] == MISSED, 0, shift)
-    return ranks
+    in_group = np.bincount(group)
+    first = np.cumsum(in_group) - in_group
+    numbers[order] = np.arange(count) - first[group]
+    sizes[order] = in_group[group]
+    return numbers, sizes
 
 
-def _nearest(
-    distances: torch.Tensor, block: Cases, filter_seen: bool, top_k: int
-) -> npt.NDArray[np.int32]:
+def _nearest(distances: torch.Tensor, filter_seen: bool, top_k: int) -> npt.NDArray[np.int32]:
     """(B, K) the nearest items, equal distances in item order, -1 where the list ends."""
-    num_items = distances.shape[1]
+    rows, num_items = distances.shape
     k = min(top_k, num_items)
+    if readable(distances):
+        shortlist = Shortlist(rows, k, num_items, distances.dtype)
+        shortlist.add(distances)
+        values, found = shortlist.finish(ordered=True)
+    else:
+        values, found = nearest_in_passes(distances, k)
+    result = np.full((rows, top_k), -1, dtype=np.int32)
+    result[:, :k] = found.cpu().numpy()
+    if filter_seen:
+        result[:, :k][torch.isinf(values).cpu().numpy()] = -1
+    return result
+
+
+def nearest_in_passes(distances: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do what an ordered `Shortlist` does with PyTorch's operators, on any device."""
     values, found = distances.topk(k, dim=1, largest=False)
     # Among equal distances topk takes any; where the last place is tied, sort the row in full.
     tied_out = (distances <= values[:, -1:]).sum(dim=1) > k
@@ -153,14 +236,15 @@ def _nearest(
     for row in torch.nonzero(tied_out).flatten().tolist():
         ascending, places = torch.sort(distances[row], stable=True)
         values[row], found[row] = ascending[:k], places[:k]
-    result = np.full((len(block), top_k), -1, dtype=np.int32)
-    result[:, :k] = found.cpu().numpy()
-    if filter_seen:
-        result[:, :k][torch.isinf(values).cpu().numpy()] = -1
-    return result
+    return values, found
 
 
-def _pairs(lists: Ragged, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = torch.from_numpy(lists.row_of_value)
-    columns = torch.from_numpy(lists.values.astype(np.int64))
-    return rows.to(device), columns.to(device)
+def _lists(lists: Ragged) -> Lists:
+    values = np.array(lists.values, dtype=np.int32)
+    return Lists(torch.from_numpy(values), torch.from_numpy(lists.offsets.copy()))
+
+
+def _pairs(lists: Lists, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns of all values."""
+    rows = torch.repeat_interleave(torch.arange(len(lists.starts) - 1), lists.starts.diff())
+    return rows.to(device), lists.values.long().to(device)

@@ -1,5 +1,5 @@
 /* Inner loops that PyTorch would do in dozens of passes over memory: of the training step (step.h),
-   its batches (batches.h), and the softmax over a catalogue (softmax.h).
+   its batches (batches.h), the softmax over a catalogue (softmax.h), and ranking (ranking.h).
 
    Called through ctypes by the modules of attrec/native, which mirror the structures and check every
    array's type; what the places hold comes from attrec_group, which checks the indices. Threads
@@ -19,8 +19,11 @@
 #endif
 
 /* One binary for all x86-64 machines: each kernel is built three times, chosen when loaded, by what
-   the processor can do: "arch=..." would ask for that very model. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+   the processor can do. A processor's name ("arch=haswell") would fit that one alone. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    __GNUC__ >= 12
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#elif defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define CLONES
@@ -38,18 +41,23 @@
 #define REAL float
 #define EXP expf
 #define SQRT sqrtf
+#define COUNTER int32_t
 #include "vectors.h"
 #include "step.h"
 #include "softmax.h"
+#include "ranking.h"
 #undef REAL
 #undef EXP
 #undef SQRT
+#undef COUNTER
 #define REAL double
 #define EXP exp
 #define SQRT sqrt
+#define COUNTER int64_t
 #include "vectors.h"
 #include "step.h"
 #include "softmax.h"
+#include "ranking.h"
 
 /* Whether threads were built in. */
 EXPORT int64_t attrec_threaded(void)
@@ -70,8 +78,9 @@ EXPORT int64_t attrec_sources(void) { return ATTREC_SOURCES; }
 /* Run a kernel over 0 ... count - 1. Every number comes out of one window or one row, so the result
    is the same for any number of threads. Returns 0, or -1 where there is no memory. */
 #define PIECES_A_THREAD 4
-#define OVER_RANGE(name, real)                                     \
-    EXPORT int64_t attrec_##name##_##real(const struct name *s, int64_t count, int64_t threads) \
+#define OVER_RANGE(name, real) OVER_RANGE_OF(name, name, real)
+#define OVER_RANGE_OF(given, name, real)                                                        \
+    EXPORT int64_t attrec_##name##_##real(const struct given *s, int64_t count, int64_t threads) \
     {                                                              \
         const int64_t pieces = threads > 1 ? threads * PIECES_A_THREAD : 1;                     \
         int64_t failed = 0;                                        \
@@ -88,6 +97,12 @@ OVER_RANGE(update, float)
 OVER_RANGE(update, double)
 OVER_RANGE(softmax, float)
 OVER_RANGE(softmax, double)
+OVER_RANGE(places, float)
+OVER_RANGE(places, double)
+OVER_RANGE(nearest, float)
+OVER_RANGE(nearest, double)
+OVER_RANGE_OF(nearest, ordered, float)
+OVER_RANGE_OF(nearest, ordered, double)
 
 /* Number the distinct indices of two lists in the order in which they are met.
 

@@ -41,3 +41,22 @@ struct softmax {
     void *logits, *picked;
     double *top, *total;
 };
+
+struct places {
+    int64_t N, stride;
+    void *block;
+    const int64_t *target_starts, *seen_starts;
+    const int32_t *targets, *seen;
+    void *own;
+    int64_t *nearer, *equal, *before, *nans;
+    uint8_t *reachable;
+};
+
+struct nearest {
+    int64_t N, stride, first, k, capacity, sorted;
+    double factor;
+    const void *block, *bias;
+    void *values, *edges;
+    int32_t *items;
+    int64_t *held, *full;
+};

@@ -10,9 +10,12 @@ import torch
 
 from attrec.data.ragged import Ragged
 from attrec.errors import RequestError
+from attrec.native.ranking import Shortlist, readable
 
 _BUDGET = 1 << 23
 """Numbers in one intermediate matrix: 32 MB in float32, 64 MB in float64."""
+_CACHED = 1 << 21
+"""Numbers in a block that the compiled search reads again: 8 MB, which stay in cache."""
 _QUERIES_AT_ONCE = 256
 _FEWEST_ITEMS_AT_ONCE = 4096
 _MARGIN = 32
@@ -195,14 +198,52 @@ class _Scope:
         A bound is infinite where the item may not be ranked.
         """
         rounded = queries.float()
-        rows, places = self._places(exclude)
-        best = rounded.new_empty(len(queries), 0)
+        seek = self._by_kernel if readable(rounded) else self._by_passes
+        best, chosen = seek(rounded, width, *self._places(exclude))
+        if self.items is not None:
+            chosen = torch.as_tensor(self.items, device=chosen.device)[chosen]
+        squared = queries.square().sum(dim=1, keepdim=True)
+        underflow = 8.0 * (queries.shape[1] + 1) * _SMALLEST_NORMAL
+        return best.double() + (1.0 - self.error) * squared - underflow, chosen
+
+    def _by_kernel(
+        self,
+        queries: torch.Tensor,
+        width: int,
+        rows: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Seek in one pass over bare products: the bias is added where they are read."""
+        shortlist = Shortlist(len(queries), width, self.size, queries.dtype)
+        step = self._items_at_once(len(queries), min(_BUDGET, _CACHED))
+        room = queries.new_empty(len(queries), min(step, self.size))
+        by_place = np.argsort(places, kind="stable")
+        rows, places = rows[by_place], places[by_place]
+        for start in range(0, self.size, step):
+            stop = min(start + step, self.size)
+            products = room[:, : stop - start]
+            torch.mm(queries, self._block(start, stop).T, out=products)
+            low, high = np.searchsorted(places, [start, stop])
+            products[rows[low:high], places[low:high] - start] = -torch.inf
+            shortlist.add(products, bias=self.bias[start:stop], factor=-2.0)
+        best, chosen = shortlist.finish(ordered=False)
+        return best, chosen.long()
+
+    def _by_passes(
+        self,
+        queries: torch.Tensor,
+        width: int,
+        rows: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do the same with PyTorch's operators, on any device."""
+        best = queries.new_empty(len(queries), 0)
         chosen = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-        step = max(_FEWEST_ITEMS_AT_ONCE, _BUDGET // max(len(queries), self._gather_width))
+        step = self._items_at_once(len(queries), _BUDGET)
         for start in range(0, self.size, step):
             stop = min(start + step, self.size)
             bounds = torch.addmm(
-                self.bias[None, start:stop], rounded, self._block(start, stop).T, alpha=-2.0
+                self.bias[None, start:stop], queries, self._block(start, stop).T, alpha=-2.0
             )
             inside = (places >= start) & (places < stop)
             if inside.any():
@@ -217,11 +258,10 @@ class _Scope:
             if best.shape[1] > width:
                 best, at = best.topk(width, largest=False, sorted=False)
                 chosen = chosen.gather(1, at)
-        if self.items is not None:
-            chosen = torch.as_tensor(self.items, device=chosen.device)[chosen]
-        squared = queries.square().sum(dim=1, keepdim=True)
-        underflow = 8.0 * (queries.shape[1] + 1) * _SMALLEST_NORMAL
-        return best.double() + (1.0 - self.error) * squared - underflow, chosen
+        return best, chosen
+
+    def _items_at_once(self, num_queries: int, budget: int) -> int:
+        return max(_FEWEST_ITEMS_AT_ONCE, budget // max(num_queries, self._gather_width))
 
     @property
     def _gather_width(self) -> int:

@@ -156,23 +156,39 @@ class NetworkScorer:
 
     Notes
     -----
-    ‖q − k‖² is expanded to ‖k‖² − 2 q·k + ‖q‖² and rounded in float32, so a distance of nearly 0
-    may come out slightly negative.
+    ‖q − k‖² = [−2q, 1, ‖q‖²] · [k, ‖k‖², 1] is one matrix product, rounded in float32, so a
+    distance of nearly 0 may come out slightly negative.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._keys = item_keys(network, torch.float32)
-        self._norms = self._keys.square().sum(dim=1)
+        keys = item_keys(network, torch.float32)
+        width = keys.shape[1]
+        self._keys = keys.new_ones(len(keys), width + 2)
+        self._keys[:, :width] = keys
+        self._keys[:, width] = keys.square().sum(dim=1)
 
-    @torch.no_grad()
     def __call__(self, cases: Cases) -> torch.Tensor:
         """Return the distances (B, N) of the cases, on the network's device."""
-        queries = query_vectors(
-            self.network, cases.user_index, cases.histories, dtype=torch.float32
-        )
-        distances = torch.addmm(self._norms[None], queries, self._keys.T, alpha=-2.0)
-        return distances.add_(queries.square().sum(dim=1, keepdim=True))
+        block = self.room(len(cases))
+        self.write(cases, block)
+        return block
+
+    def room(self, rows: int) -> torch.Tensor:
+        """Return (rows, N) to write distances into, on the network's device."""
+        return self._keys.new_empty(rows, len(self._keys))
+
+    @torch.no_grad()
+    def write(self, cases: Cases, block: torch.Tensor) -> None:
+        """Write the distances of B cases into ``block`` (B, N)."""
+        queries = self.queries(cases)
+        squared = queries.square().sum(dim=1, keepdim=True)
+        lifted = torch.cat([queries * -2.0, torch.ones_like(squared), squared], dim=1)
+        torch.mm(lifted, self._keys.T, out=block)
+
+    def queries(self, cases: Cases) -> torch.Tensor:
+        """Return the float32 queries (B, D) of the cases."""
+        return query_vectors(self.network, cases.user_index, cases.histories, dtype=torch.float32)
 
 
 def _root_weights(network: AttRecNetwork) -> tuple[float, float]:
