@@ -204,8 +204,10 @@ def _ranking_table() -> list[str]:
         "",
         "Every user against every item, seen items left out, beside the bare `torch.mm` of that "
         f"very size ([benchmarks/speed/ranking.py](../benchmarks/speed/ranking.py)). "
-        f"{rows[0]['protocol']}. “Queries computed” counts the attention as well, which the "
-        "product does not. Memory is what the call adds to the process before it.",
+        "Several processes; in each, turns of bare product, ours, bare product, the bare one in the "
+        "blocks that make it fastest. “Queries computed” counts the attention as well, which the "
+        "product does not. Memory is the most that all of a row's first calls add to the process, "
+        "the matrix library's own buffers included.",
         "",
         "| row | users × items × numbers | what | bare product, s | ours, s | ratio (lowest – "
         "highest process) | memory, MB |",
@@ -219,7 +221,7 @@ def _ranking_table() -> list[str]:
                 f"{what} | {figures['seconds']['bare product']:.3f} | "
                 f"{figures['seconds'][what]:.3f} | "
                 f"{ratio['median']:.2f} ({ratio['low']:.2f} – {ratio['high']:.2f}) | "
-                f"{figures['added_peak_bytes'][what] / 1e6:.0f} |"
+                f"{figures['added_peak_bytes'] / 1e6:.0f} |"
             )
     return lines
 
