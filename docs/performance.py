@@ -250,7 +250,7 @@ def _ranking() -> list[str]:
         "Every user against every item, seen items left out, beside the bare `torch.mm` of that "
         f"very size ([benchmarks/speed/ranking.py](../benchmarks/speed/ranking.py)). "
         f"{found[0]['protocol']}. “Queries computed” counts the attention as well, which the "
-        "product does not. Memory is what the call adds to the process before it. "
+        "product does not. Memory is what the calls add to the process before them. "
         + again("ranking"),
         "",
         *table(
@@ -264,7 +264,7 @@ def _ranking() -> list[str]:
                     f"{row['metrics']['seconds']['bare product']:.3f}",
                     f"{row['metrics']['seconds'][what]:.3f}",
                     ratio(each),
-                    f"{row['metrics']['added_peak_bytes'][what] / 1e6:.0f}",
+                    f"{row['metrics']['added_peak_bytes'] / 1e6:.0f}",
                 )
                 for row in found
                 for what, each in row["metrics"]["ratio_to_product"].items()

@@ -191,10 +191,7 @@ def ranking_row(row: str) -> Content:
             },
             "one_shot_product_seconds": None if None in whole else statistics.median(whole),
             "product_blocks": [run["block"] for run in runs],
-            "added_peak_bytes": {
-                name: max(run["added_peak_bytes"][name] for run in runs)
-                for name in runs[0]["added_peak_bytes"]
-            },
+            "added_peak_bytes": max(run["added_peak_bytes"] for run in runs),
         },
     }
 

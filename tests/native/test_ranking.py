@@ -106,6 +106,15 @@ def test_a_long_shortlist_is_shortened_many_times():
     assert values[0].tolist() == list(range(700, 0, -1))
 
 
+def test_of_equal_numbers_only_the_first_are_kept():
+    # By hand: 1 and the first 2 of two.
+    shortlist = Shortlist(1, 2, 3, torch.float32)
+    shortlist.add(torch.tensor([[2.0, 2.0, 1.0]]))
+    values, items = shortlist.finish(ordered=False)
+    assert items.tolist() == [[0, 2]]
+    assert values.tolist() == [[2, 1]]
+
+
 def test_equal_numbers_without_end_keep_to_their_memory():
     shortlist = Shortlist(1, 300, 50_000, torch.float64)
     for _ in range(5):
