@@ -206,8 +206,8 @@ def _ranking_table() -> list[str]:
         "very size ([benchmarks/speed/ranking.py](../benchmarks/speed/ranking.py)). "
         "Several processes; in each, turns of bare product, ours, bare product, the bare one in "
         "the blocks that make it fastest. “Queries computed” counts the attention as well, which "
-        "the product does not. Memory is the most that all of a row's first calls add to the process, "
-        "the matrix library's own buffers included.",
+        "the product does not. Memory is the most that all of a row's first calls add to the "
+        "process, the matrix library's own buffers included.",
         "",
         "| row | users × items × numbers | what | bare product, s | ours, s | ratio (lowest – "
         "highest process) | memory, MB |",
