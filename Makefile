@@ -76,7 +76,7 @@ bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name ag
 bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name again
 	@$(BIN)/python -m benchmarks.ablations.run $(ROW)
 
-bench-speed: $(VENV)/.ready ## the training step against eager PyTorch
+bench-speed: $(VENV)/.ready ## the training step against eager PyTorch, ranking against a product
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)
 
 bench-data: $(VENV)/.ready ## ten million rows, beside bare DuckDB and pandas
