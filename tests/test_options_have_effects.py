@@ -32,6 +32,7 @@ ADDITIVE = {
     "heads": 1,
     "blocks": 0,
     "weight_decay": 1.0,
+    "averaging": 0.0,
     "warmup_steps": 0,
     "label_smoothing": 0.5,
 }

@@ -157,6 +157,9 @@ class TrainConfig(Config):
     )
     batch_size: int = _option(1000, "windows in a step; additive: positions", low=1)
     weight_decay: float = _option(0.01, "additive: weight decay of AdamW", low=0)
+    averaging: float = _option(
+        2.0, "additive: epochs over which the weights that are judged and kept are averaged", low=0
+    )
     warmup_steps: int = _option(
         200, "additive: steps over which the learning rate rises to its full size", low=0
     )

@@ -98,3 +98,36 @@ def test_the_random_state_of_the_program_is_left_alone():
     for batch in step.batches(data(), 1):
         step(batch)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_weights_that_are_judged_and_kept_are_averages():
+    model = network(torch.float32)
+    config = TrainConfig(batch_size=30, learning_rate=0.05, warmup_steps=0, averaging=3.0)
+    step = make_step(model, config)
+    start = [value.detach().clone() for value in model.parameters()]
+    expected, taken = [value.clone() for value in start], 0
+    longest = 3.0 * data().num_windows / 30
+    for epoch in (1, 2, 3, 4):
+        for batch in step.batches(data(), epoch):
+            step(batch)
+            taken += 1
+            weight = 1 / min(longest, max(1.0, taken / 10))
+            for mean, value in zip(expected, model.parameters(), strict=True):
+                mean.lerp_(value.detach(), weight)
+    trained = [value.detach().clone() for value in model.parameters()]
+    with step.averaged():
+        for mean, value in zip(expected, model.parameters(), strict=True):
+            torch.testing.assert_close(value.detach(), mean, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(trained, model.parameters(), strict=True))
+    step.finish()
+    assert not any(torch.equal(a, b) for a, b in zip(trained, model.parameters(), strict=True))
+
+
+def test_without_averaging_the_last_weights_are_kept():
+    model = network(torch.float32)
+    step = make_step(model, TrainConfig(batch_size=30, averaging=0.0))
+    for batch in step.batches(data(), 1):
+        step(batch)
+    trained = [value.detach().clone() for value in model.parameters()]
+    step.finish()
+    assert all(torch.equal(a, b) for a, b in zip(trained, model.parameters(), strict=True))

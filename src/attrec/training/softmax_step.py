@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,11 +16,16 @@ from attrec.model.softmax import softmax_loss
 
 _BETAS = (0.9, 0.98)
 _LARGEST_GRADIENT = 1.0
+_FORGETS = 10.0
+"""At first the average is over a tenth of the steps taken."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class SoftmaxStep:
     """AdamW on the mean loss of a batch's positions, −log of the target's softmax over distances.
+
+    What is judged and kept is a running average of the weights over about ``averaging`` epochs: it
+    needs no schedule that would have to know the number of epochs beforehand.
 
     The randomness of a step follows from the seed and the step's number: there is no generator
     whose state would have to be kept.
@@ -28,6 +34,8 @@ class SoftmaxStep:
     def __init__(self, network: AdditiveNetwork, config: TrainConfig) -> None:
         self.network, self.config = network, config
         self.steps = 0
+        self.steps_of_an_epoch = 1.0
+        self.average = {name: v.detach().clone() for name, v in network.named_parameters()}
         plain = [value for value in network.parameters() if value.dim() > 1]
         kept = [value for value in network.parameters() if value.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -42,6 +50,7 @@ class SoftmaxStep:
 
     def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
         """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
+        self.steps_of_an_epoch = max(1.0, sequences.num_windows / self.config.batch_size)
         rng = np.random.default_rng([self.config.seed, epoch])
         pieces = Pieces.cut(sequences, self.network.config.window_length, rng)
         for number, batch in enumerate(pieces.batches(sequences, self.config.batch_size, rng)):
@@ -66,7 +75,22 @@ class SoftmaxStep:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * warm
         self.optimizer.step()
+        self._take_average()
         return loss.detach()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network have the average of its weights for a while."""
+        trained = {name: v.detach().clone() for name, v in self.network.named_parameters()}
+        self.finish()
+        try:
+            yield
+        finally:
+            self._set(trained)
+
+    def finish(self) -> None:
+        """Let the network end with the average of its weights."""
+        self._set(self.average)
 
     def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return AdamW's moments by parameter, and the number of steps taken."""
@@ -76,16 +100,31 @@ class SoftmaxStep:
             for moment in _MOMENTS
             if value in self.optimizer.state
         }
+        moments |= {f"{name}.average": value for name, value in self.average.items()}
         return moments, torch.tensor([self.steps])
 
     def load_state(self, moments: Mapping[str, torch.Tensor], steps: torch.Tensor) -> None:
         """Take what `state` returned."""
         self.steps = int(steps)
+        self.average = {name: moments[f"{name}.average"].clone() for name in self.average}
         for name, value in self.network.named_parameters():
             found = {m: moments[f"{name}.{m}"] for m in _MOMENTS if f"{name}.{m}" in moments}
             if found:
                 count = torch.tensor(float(self.steps), device=value.device)
                 self.optimizer.state[value] = {"step": count, **found}
+
+    @torch.no_grad()
+    def _take_average(self) -> None:
+        # 1 / t at first, so that the beginning is forgotten, until the average has its length.
+        longest = max(1.0, self.config.averaging * self.steps_of_an_epoch)
+        weight = 1.0 / min(longest, max(1.0, self.steps / _FORGETS))
+        values = [value.detach() for value in self.network.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), values, weight)
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, torch.Tensor]) -> None:
+        for name, value in self.network.named_parameters():
+            value.copy_(values[name])
 
     def _loss(
         self, items: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -56,6 +57,12 @@ class TrainingStep(Protocol):
     def __call__(self, batch: Any) -> torch.Tensor:
         """Take one step; the loss is a 0-d tensor, summed over the batch."""
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Let the network have the weights that are judged and kept, for a while."""
+
+    def finish(self) -> None:
+        """Let the network end with those weights."""
+
     def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the optimisers' state by table, and where the randomness of the steps stands."""
 
@@ -93,6 +100,13 @@ class Step:
         device = self.network.item_short.device
         for parts in epoch_windows(sequences, *shape, self.config, epoch, skip):
             yield Batch(*(torch.from_numpy(part).to(device) for part in parts))
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Judge the weights as they are."""
+        return nullcontext()
+
+    def finish(self) -> None:
+        """Keep the weights as they are."""
 
     def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the optimisers' accumulators by table, and the dropout generator's state."""

@@ -174,7 +174,7 @@ class _Stand:
     def end_epoch(self, windows: int, validate: Validate | None) -> Epoch:
         """Judge the epoch, keep the best, and begin the next one."""
         trained = time.perf_counter()
-        figures = validate(self.network) if validate is not None else {}
+        figures = self._judge(validate) if validate is not None else {}
         epoch = Epoch(
             self.epoch, self.loss / windows, self.seconds + trained - self._since, figures,
             time.perf_counter() - trained,
@@ -182,13 +182,18 @@ class _Stand:
         self.epochs.append(epoch)
         if validate is None:
             self.best_epoch = self.epoch
-        elif figures[self.config.selection_metric] > self.best_value:
-            self.best_epoch, self.best_value = self.epoch, figures[self.config.selection_metric]
-            self.best = {name: v.clone() for name, v in self.network.state_dict().items()}
         self.epoch += 1
         self.steps, self.windows, self.loss, self.seconds = 0, 0, 0.0, 0.0
         self._since = time.perf_counter()
         return epoch
+
+    def _judge(self, validate: Validate) -> dict[str, float]:
+        with self.step.averaged():
+            figures = validate(self.network)
+            if figures[self.config.selection_metric] > self.best_value:
+                self.best_epoch, self.best_value = self.epoch, figures[self.config.selection_metric]
+                self.best = {name: v.clone() for name, v in self.network.state_dict().items()}
+        return figures
 
     def patience_is_over(self) -> bool:
         """Tell whether too many epochs passed without a better one."""
@@ -196,6 +201,8 @@ class _Stand:
         return self.best is not None and bool(patience) and since >= patience
 
     def return_to_best(self) -> None:
-        """Bring the network to the state of the best epoch."""
-        if self.best is not None and self.best_epoch != self.epochs[-1].number:
+        """Bring the network to the state of the best epoch, or, where none was judged, the last."""
+        if self.best is None:
+            self.step.finish()
+        else:
             self.network.load_state_dict(self.best)
