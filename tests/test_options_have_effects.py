@@ -33,6 +33,7 @@ ADDITIVE = {
     "blocks": 0,
     "weight_decay": 1.0,
     "averaging": 0.0,
+    "softmax_samples": 8,
     "warmup_steps": 0,
     "label_smoothing": 0.5,
 }

@@ -163,6 +163,10 @@ class TrainConfig(Config):
     warmup_steps: int = _option(
         200, "additive: steps over which the learning rate rises to its full size", low=0
     )
+    softmax_samples: int = _option(
+        0, "additive: items drawn for the softmax of a step, shared by its positions and corrected "
+        "by log Q, where a catalogue is large; 0 takes the whole catalogue", low=0,
+    )  # fmt: skip
     label_smoothing: float = _option(
         0.0, "additive: share of each target spread over all items", low=0, high=0.99
     )

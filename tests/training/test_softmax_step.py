@@ -1,5 +1,7 @@
 """The softmax step: every position at once, packed, equals the positions one by one, plain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +133,28 @@ def test_without_averaging_the_last_weights_are_kept():
     trained = [value.detach().clone() for value in model.parameters()]
     step.finish()
     assert all(torch.equal(a, b) for a, b in zip(trained, model.parameters(), strict=True))
+
+
+def test_sampled_items_estimate_the_softmax_over_all():
+    whole, sampled = network(), network()
+    config = TrainConfig(batch_size=10_000, learning_rate=1e-9, weight_decay=0.0)
+    step = make_step(whole, config)
+    (batch,) = step.batches(data(), 1)
+    expected = float(step(batch))
+    step = make_step(sampled, replace(config, softmax_samples=20_000))
+    (batch,) = step.batches(data(), 1)
+    assert float(step(batch)) == pytest.approx(expected, rel=5e-3)
+    for (name, a), b in zip(whole.named_parameters(), sampled.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=0.1, atol=0.01, msg=name)
+
+
+def test_training_with_sampled_items_learns_what_follows_what():
+    lists = [[(start + k) % N for k in range(12)] for start in range(N)]
+    model = network(torch.float32)
+    config = TrainConfig(learning_rate=0.02, batch_size=60, warmup_steps=5, softmax_samples=8)
+    sequences = Sequences(Ragged.from_lists(lists))
+    train(model, sequences, config, num_epochs=60)
+    items = torch.arange(N)
+    m = model.last_intents(items, torch.ones(N, dtype=torch.int64))
+    distances = (m[:, None] - model.item_key).square().sum(dim=2) + model.bias_distances()
+    assert (distances.argmin(dim=1) == (items + 1) % N).all()

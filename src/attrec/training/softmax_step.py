@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from attrec.config import TrainConfig
 from attrec.data.packing import PackedBatch, Pieces
 from attrec.data.sequences import Sequences
 from attrec.model.additive import AdditiveNetwork
-from attrec.model.softmax import softmax_loss
+from attrec.model.softmax import sampled_softmax_loss, softmax_loss
 
 _BETAS = (0.9, 0.98)
 _LARGEST_GRADIENT = 1.0
@@ -51,6 +52,9 @@ class SoftmaxStep:
     def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
         """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
         self.steps_of_an_epoch = max(1.0, sequences.num_windows / self.config.batch_size)
+        if self.config.softmax_samples:
+            self._events = torch.from_numpy(sequences.histories.values.astype(np.int64))
+            self._log_q = self._log_chances(self._events)
         rng = np.random.default_rng([self.config.seed, epoch])
         pieces = Pieces.cut(sequences, self.network.config.window_length, rng)
         for number, batch in enumerate(pieces.batches(sequences, self.config.batch_size, rng)):
@@ -129,13 +133,27 @@ class SoftmaxStep:
     def _loss(
         self, items: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        network = self.network
-        trained = targets >= 0
-        return softmax_loss(
-            network.intents(items, lengths)[trained],
-            network.item_key,
-            targets[trained],
-            network.log_scale,
-            network.item_bias,
-            label_smoothing=self.config.label_smoothing,
-        )
+        network, trained = self.network, targets >= 0
+        queries = network.intents(items, lengths)[trained]
+        chosen = (queries, network.item_key, targets[trained])
+        if not self.config.softmax_samples:
+            return softmax_loss(
+                *chosen, network.log_scale, network.item_bias,
+                label_smoothing=self.config.label_smoothing,
+            )  # fmt: skip
+        samples = self._draw(self.config.softmax_samples).to(queries.device)
+        log_q = self._log_q[samples.cpu()].to(queries) + math.log(len(samples))
+        return sampled_softmax_loss(*chosen, samples, log_q, network.log_scale, network.item_bias)
+
+    def _draw(self, count: int) -> torch.Tensor:
+        """Draw items, half of them uniformly and half as often as they were taken."""
+        uniform = torch.randint(0, self.network.num_items, (count - count // 2,))
+        taken = self._events[torch.randint(0, len(self._events), (count // 2,))]
+        return torch.cat([uniform, taken])
+
+    def _log_chances(self, events: torch.Tensor) -> torch.Tensor:
+        """(N,): log Q of each item under `_draw`."""
+        count, N = self.config.softmax_samples, self.network.num_items
+        share = (count // 2) / count
+        taken = torch.bincount(events, minlength=N).double() / max(1, len(events))
+        return ((1 - share) / N + share * taken).log()
