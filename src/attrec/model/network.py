@@ -10,6 +10,7 @@ from attrec.errors import ConfigError
 from attrec.model.attention import aggregate, attention_weights, intent_shares, project
 from attrec.model.distance import joint_distance, squared_distance
 from attrec.model.positions import time_signal
+from attrec.native.pages import on_large_pages
 
 
 class AttRecNetwork(nn.Module):
@@ -55,7 +56,7 @@ class AttRecNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
 
         def table(rows: int) -> nn.Parameter:
-            values = torch.empty(rows, d, dtype=dtype)
+            values = on_large_pages(torch.empty(rows, d, dtype=dtype))
             return nn.Parameter(values.normal_(0.0, config.init_std, generator=generator))
 
         self.item_short = table(num_items)

@@ -29,6 +29,17 @@
 #define CLONES
 #endif
 
+/* Ask for a row's cache lines before they are needed. */
+#define LINE 64
+#define ROWS_AHEAD 4
+#if defined(__GNUC__)
+#define FETCH(start, bytes)                                            \
+    for (size_t at_ = 0; at_ < (bytes); at_ += LINE)                   \
+        __builtin_prefetch((const char *)(start) + at_, 1)
+#else
+#define FETCH(start, bytes) ((void)0)
+#endif
+
 #define ROW(place) ((int64_t)((place) < 0 ? 0 : (place)))
 
 #include "structures.h"

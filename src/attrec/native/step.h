@@ -222,6 +222,11 @@ CLONES static int64_t NAME(update)(const struct update *s, int64_t from, int64_t
         const int64_t at = s->distinct[r];
         REAL *row = table + at * d, *state = states + at * width;
         REAL pushed = 0;
+        if (r + ROWS_AHEAD < to) { /* rows lie anywhere in a table that no cache may hold */
+            const int64_t next = s->distinct[r + ROWS_AHEAD];
+            FETCH(table + next * d, (size_t)d * sizeof(REAL));
+            FETCH(states + next * width, (size_t)width * sizeof(REAL));
+        }
         if (r < s->ready_rows)
             memcpy(g, ready + r * d, (size_t)d * sizeof(REAL));
         else

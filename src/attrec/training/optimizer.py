@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from attrec.native.pages import on_large_pages
+
 EPSILON = 1e-10
 """Added to the root of the accumulator, as `torch.optim.Adagrad` does."""
 
@@ -54,7 +56,8 @@ class RowAdagrad:
     ) -> None:
         self.table = table
         width = 1 if row_wise else table.shape[1]
-        self.accumulator = table.new_full((len(table), width), initial_accumulator)
+        self.accumulator = on_large_pages(table.new_empty(len(table), width))
+        self.accumulator.fill_(initial_accumulator)
         self.learning_rate = learning_rate
         self.clip = clip
         self.row_wise = row_wise
