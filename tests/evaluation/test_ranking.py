@@ -12,6 +12,7 @@ from attrec.errors import DataError
 from attrec.evaluation import ranking
 from attrec.evaluation.metrics import MISSED
 from attrec.evaluation.ranking import rank_targets
+from attrec.native.library import available
 
 
 def cases_of(histories, targets):
@@ -193,3 +194,56 @@ def test_rows_that_are_not_contiguous_are_ranked():
 def test_an_item_that_does_not_exist_is_refused():
     with pytest.raises(IndexError):
         rank_targets(fixed([[0.0, 1.0]]), cases_of([[]], [[2]]), 2)
+
+
+class Products:
+    """A scorer of whole-numbered products, which come out the same in any order of adding."""
+
+    def __init__(self, queries, keys):
+        self.queries, self.lifted_keys, self.calls = queries, keys, 0
+
+    def __call__(self, cases):
+        self.calls += 1
+        return self.lifted_queries(cases) @ self.lifted_keys.T
+
+    def lifted_queries(self, cases):
+        return self.queries[torch.from_numpy(cases.user_index)]
+
+
+@pytest.mark.parametrize("spread", [0, 1, 9])
+@pytest.mark.parametrize("filter_seen", [True, False])
+@pytest.mark.parametrize("top_k", [0, 7, 200])
+def test_tiles_rank_as_the_whole_does(spread, filter_seen, top_k, monkeypatch):
+    random = np.random.default_rng(spread)
+    draw = [random.integers(-spread, spread + 1, (size, 4)) for size in (50, 150)]
+    scorer = Products(*(torch.from_numpy(numbers).float() for numbers in draw))
+    scorer.lifted_keys[100:120] = scorer.lifted_keys[20:40]
+    histories = [random.integers(0, 150, 20).tolist() for _ in range(50)]
+    targets = [random.choice(150, random.integers(0, 4), replace=False) for _ in range(50)]
+    targets[3] = [-1, *histories[3][:1]]
+    cases = cases_of(histories, targets)
+    monkeypatch.setattr(ranking, "_TILE_ROWS", 20)
+    monkeypatch.setattr(ranking, "_TILE_COLUMNS", 32)
+    found = []
+    for cached in (0, 1 << 30):
+        monkeypatch.setattr(ranking, "_CACHED_BYTES", cached)
+        found += [
+            rank_targets(scorer, cases, 150, filter_seen=filter_seen, ties=ties, top_k=top_k)
+            for ties in ("pessimistic", "optimistic", "item-order")
+        ]
+        if not cached:
+            # Tiles never ask for whole rows; without kernels there are no tiles.
+            assert (scorer.calls == 0) == available()
+    for tiled, whole in zip(found[:3], found[3:], strict=True):
+        assert tiled.ranks.values.tolist() == whole.ranks.values.tolist()
+        assert tiled.top_items.tolist() == whole.top_items.tolist()
+
+
+def test_nan_is_refused_in_tiles(monkeypatch):
+    monkeypatch.setattr(ranking, "_CACHED_BYTES", 0)
+    scorer = Products(torch.ones(1, 2), torch.ones(3000, 2))
+    cases = cases_of([[]], [[5]])
+    assert rank_targets(scorer, cases, 3000).ranks.values.tolist() == [3000]
+    scorer.lifted_keys[2999, 0] = math.nan
+    with pytest.raises(DataError, match="NaN"):
+        rank_targets(scorer, cases, 3000)

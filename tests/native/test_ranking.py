@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attrec.evaluation.ranking import count_places_in_passes, nearest_in_passes
 from attrec.native.library import available
-from attrec.native.ranking import Lists, Shortlist, count_places
+from attrec.native.ranking import Lists, Shortlist, TiledPlaces, bands, count_places
 
 pytestmark = pytest.mark.skipif(not available(), reason="this installation has no compiled kernels")
 DTYPES = st.sampled_from([torch.float32, torch.float64])
@@ -68,6 +68,108 @@ def test_places_equal_the_obvious_count(data, rows, columns, seed, dtype, tied):
     for name in ("own", "nearer", "equal", "before"):
         known = found.reachable
         assert torch.equal(getattr(twin, name)[known], getattr(found, name)[known]), name
+
+
+def in_tiles(block, width, targets, seen, low, high):
+    """The places over tiles that share one memory, and how often the tiles were asked for."""
+    counted = TiledPlaces(targets, seen, block.shape[1], width, low, high)
+    turns = 0
+    while turns == 0 or counted.again():
+        for start in range(0, block.shape[1], width):
+            counted.add(block[:, start : start + width].clone())
+        turns += 1
+    return counted.places(), turns
+
+
+@given(
+    st.data(), st.integers(1, 4), WIDTHS, st.integers(0, 99), DTYPES, st.booleans(),
+    st.sampled_from([1, 8, 64, 1024, 4096]),
+)  # fmt: skip
+def test_tiles_equal_the_whole_whatever_the_bands(data, rows, columns, seed, dtype, tied, width):
+    block = matrix(rows, columns, seed, dtype, tied)
+    rows_targets = [indices(data, columns, -1) for _ in range(rows)]
+    targets = lists(rows_targets)
+    seen = data.draw(st.sampled_from([None, [indices(data, columns, 0) for _ in range(rows)]]))
+    seen = None if seen is None else lists(seen)
+    own = torch.tensor(
+        [block[row, max(0, item)] for row in range(rows) for item in rows_targets[row]], dtype=dtype
+    )
+    slack = data.draw(st.sampled_from([0.0, 1e-3, 0.3, math.inf]))
+    shift = data.draw(st.sampled_from([0.0, 0.01, -5.0, math.nan]))
+    found, turns = in_tiles(
+        block, width, targets, seen, own + (shift - slack), own + (shift + slack)
+    )
+    assert turns <= 2
+    whole = count_places(block.clone(), targets, seen)
+    assert torch.equal(found.reachable, whole.reachable)
+    for name in ("own", "nearer", "equal", "before"):
+        known = whole.reachable
+        assert torch.equal(getattr(found, name)[known], getattr(whole, name)[known]), name
+
+
+def test_only_a_band_that_guesses_wrong_or_holds_too_many_asks_again():
+    # By hand: 17 items at 0, the target at 0.5 in the second tile, one nearer behind it.
+    block = torch.tensor([[0.0] * 17 + [9.0] * 15 + [0.5, 0.25] + [9.0] * 6])
+    target, low, high = lists([[32]]), torch.tensor([0.4]), torch.tensor([0.6])
+    for ends, turns in (((low, high), 1), ((low + 1, high + 1), 2), ((low - 1, high), 2)):
+        found, asked = in_tiles(block, 32, target, None, *ends)
+        assert (found.nearer.item(), found.equal.item(), found.own.item()) == (18, 1, 0.5)
+        assert asked == turns
+    # One fewer has room. And what is seen is not kept.
+    assert in_tiles(block, 32, target, lists([[3]]), low - 1, high)[1] == 1
+
+
+def test_nan_in_any_tile_is_told_even_where_it_is_seen():
+    for column in (0, 63, 64, 129):
+        block = torch.zeros(2, 130)
+        block[1, column] = math.nan
+        ends = torch.zeros(1)
+        for seen in (None, lists([[], [column]])):
+            assert in_tiles(block, 64, lists([[5], []]), seen, ends, ends)[0] is None
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 70), st.integers(0, 99), DTYPES)
+def test_bands_hold_the_product(data, rows, width, seed, dtype):
+    queries = matrix(rows, width, seed, dtype, False)
+    keys = matrix(9, width, seed + 1, dtype, False)
+    targets = [indices(data, 9, -1) for _ in range(rows)]
+    low, high = bands(queries, keys, lists(targets))
+    products, at = queries.double() @ keys.double().T, 0
+    for row in range(rows):
+        for item in targets[row]:
+            if item >= 0:
+                size = float((queries[row] * keys[item]).abs().sum())
+                assert low[at] <= products[row, item] <= high[at]
+                assert high[at] - low[at] <= 20 * size * torch.finfo(dtype).eps
+            at += 1
+
+
+def test_what_the_tiles_would_misread_is_refused():
+    block, ends = torch.zeros(2, 8), torch.zeros(1)
+    target = lists([[3], []])
+    with pytest.raises(ValueError, match="power of 2"):
+        TiledPlaces(target, None, 8, 3, ends, ends)
+    with pytest.raises(ValueError, match="for 1 targets"):
+        TiledPlaces(target, None, 8, 4, ends, torch.zeros(2))
+    with pytest.raises(IndexError, match="N = 3"):
+        TiledPlaces(target, None, 3, 4, ends, ends)
+    with pytest.raises(IndexError, match="-1"):
+        TiledPlaces(target, lists([[-1], []]), 8, 4, ends, ends)
+    counted = TiledPlaces(target, None, 8, 4, ends, ends)
+    with pytest.raises(ValueError, match="not \\(2, 4\\)"):
+        counted.add(block)
+    with pytest.raises(TypeError, match="float32"):
+        counted.add(block[:, :4].double())
+    with pytest.raises(TypeError, match="share memory"):
+        counted.add(torch.zeros(1, 4).expand(2, -1))
+    counted.add(block[:, :4])
+    counted.add(block[:, 4:])
+    with pytest.raises(ValueError, match="shape"):
+        counted.add(block[:, :4])
+    with pytest.raises(TypeError, match="no products"):
+        bands(block, torch.zeros(5, 7), target)
+    with pytest.raises(IndexError, match="N = 3"):
+        bands(block, torch.zeros(3, 8), target)
 
 
 @given(
@@ -175,6 +277,8 @@ def test_the_number_of_threads_changes_nothing():
             shortlist.add(block)
             places = count_places(block.clone(), targets, seen)
             answers.append([*shortlist.finish(ordered=True), places.nearer, places.equal])
+            ends = torch.full((40,), -1.0), torch.full((40,), 3.0)
+            answers[-1] += in_tiles(block, 64, targets, seen, *ends)[0]
     finally:
         torch.set_num_threads(before)
     for first, second in zip(*answers, strict=True):

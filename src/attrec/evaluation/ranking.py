@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,15 @@ from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.errors import DataError
 from attrec.evaluation.metrics import MISSED
-from attrec.native.ranking import Lists, Places, Shortlist, count_places, readable
+from attrec.native.ranking import (
+    Lists,
+    Places,
+    Shortlist,
+    TiledPlaces,
+    bands,
+    count_places,
+    readable,
+)
 
 Scorer = Callable[[Cases], torch.Tensor]
 """Gives (B, N) distances for B cases; smaller is better. Every system is judged through it."""
@@ -25,6 +33,23 @@ BLOCK_BYTES = 64 << 20
 _CACHED_BYTES = 8 << 20
 _ROWS_WORTH_A_PRODUCT = 256
 """A block that leaves the cache is worth it up to as many rows; beyond them no product gains."""
+_TILE_ROWS, _TILE_COLUMNS = 1024, 1024
+"""Of a tile of a catalogue too large for that: 4 MB in float32, counted while they are in cache."""
+
+
+@runtime_checkable
+class ProductScorer(Protocol):
+    """A scorer whose distances are one matrix product, which the ranking takes tile by tile."""
+
+    def __call__(self, cases: Cases) -> torch.Tensor:
+        """Return (B, N) distances."""
+
+    @property
+    def lifted_keys(self) -> torch.Tensor:
+        """(N, W): a row of it times a lifted query is a distance."""
+
+    def lifted_queries(self, cases: Cases) -> torch.Tensor:
+        """Return (B, W) of the keys' type."""
 
 
 @runtime_checkable
@@ -73,7 +98,8 @@ def rank_targets(
     Parameters
     ----------
     scorer : callable
-        What it returns is left alone; a `BlockScorer` is given the memory to write into.
+        What it returns is left alone; a `BlockScorer` is given the memory to write into. With
+        kernels, a `ProductScorer` of a large catalogue is taken tile by tile.
     cases : Cases
     num_items : int
         N.
@@ -92,24 +118,36 @@ def rank_targets(
     DataError
         A distance is NaN.
     """
-    size = _rows_at_once(num_items, block_bytes)
-    room = scorer.room(min(size, len(cases))) if isinstance(scorer, BlockScorer) else None
+    ranked = _strips_or_tiles(scorer, num_items, len(cases), filter_seen, top_k, block_bytes)
     top = np.full((len(cases), top_k), -1, dtype=np.int32)
     found = []
-    for start in range(0, len(cases), size):
-        block = cases.take(slice(start, start + size))
-        distances = _distances(scorer, block, room, to_be_masked=filter_seen)
-        places = _places(distances, block, filter_seen)
+    for start in range(0, len(cases), ranked.rows):
+        block = cases.take(slice(start, start + ranked.rows))
+        places, nearest = ranked.rank(block)
         if places is None:
             raise DataError(
                 "a distance is NaN, so nothing can be ranked; the training diverged: lower "
                 "learning_rate or turn norm_clipping on"
             )
         found.append(places)
-        if top_k:
-            top[start : start + len(block)] = _nearest(distances, filter_seen, top_k)
+        if nearest is not None:
+            top[start : start + len(block)] = nearest
     ranks = _ranks(found, cases.targets, ties)
     return Ranking(Ragged(ranks, cases.targets.offsets), top)
+
+
+_Ranked = tuple[Places | None, npt.NDArray[np.int32] | None]
+"""Where the targets stand, None where a distance is NaN; and who is nearest, if that is asked."""
+
+
+def _strips_or_tiles(
+    scorer: Scorer, num_items: int, cases: int, filter_seen: bool, top_k: int, block_bytes: int
+) -> _Strips | _Tiles:
+    large = 4 * num_items * _ROWS_WORTH_A_PRODUCT > _CACHED_BYTES
+    if large and isinstance(scorer, ProductScorer) and readable(scorer.lifted_keys):
+        rows = max(1, min(_TILE_ROWS, cases, block_bytes // (8 * _TILE_COLUMNS)))
+        return _Tiles(scorer, rows, filter_seen, top_k)
+    return _Strips(scorer, min(_rows_at_once(num_items, block_bytes), cases), filter_seen, top_k)
 
 
 def _rows_at_once(num_items: int, block_bytes: int) -> int:
@@ -119,26 +157,78 @@ def _rows_at_once(num_items: int, block_bytes: int) -> int:
     return max(1, min(wanted, block_bytes // row_bytes))
 
 
-def _distances(
-    scorer: Scorer, block: Cases, room: torch.Tensor | None, *, to_be_masked: bool
-) -> torch.Tensor:
-    """(B, N) with contiguous rows; nobody else's where it is to be masked."""
-    if room is not None and isinstance(scorer, BlockScorer):
-        distances = room[: len(block)]
-        scorer.write(block, distances)
-        return distances
-    distances = scorer(block)
-    if to_be_masked:
-        return distances.clone(memory_format=torch.contiguous_format)
-    return distances if distances.stride(1) == 1 else distances.contiguous()
+class _Strips:
+    """Ranks a block of cases from all its distances at once."""
+
+    def __init__(self, scorer: Scorer, rows: int, filter_seen: bool, top_k: int) -> None:
+        self.rows = max(1, rows)
+        self._scorer, self._filter_seen, self._top_k = scorer, filter_seen, top_k
+        self._room = scorer.room(rows) if isinstance(scorer, BlockScorer) else None
+
+    def rank(self, block: Cases) -> _Ranked:
+        """Rank a block of cases."""
+        distances = self._distances(block)
+        targets = _lists(block.targets)
+        seen = _lists(block.histories) if self._filter_seen else None
+        count = count_places if readable(distances) else count_places_in_passes
+        places = count(distances, targets, seen)
+        if places is None or not self._top_k:
+            return places, None
+        return places, _nearest(distances, self._filter_seen, self._top_k)
+
+    def _distances(self, block: Cases) -> torch.Tensor:
+        """(B, N) with contiguous rows; nobody else's where the seen are to be masked."""
+        if self._room is not None and isinstance(self._scorer, BlockScorer):
+            distances = self._room[: len(block)]
+            self._scorer.write(block, distances)
+            return distances
+        distances = self._scorer(block)
+        if self._filter_seen:
+            return distances.clone(memory_format=torch.contiguous_format)
+        return distances if distances.stride(1) == 1 else distances.contiguous()
 
 
-def _places(distances: torch.Tensor, block: Cases, filter_seen: bool) -> Places | None:
-    """Count what stands before each target, and mask the seen; None where a distance is NaN."""
-    targets = _lists(block.targets)
-    seen = _lists(block.histories) if filter_seen else None
-    count = count_places if readable(distances) else count_places_in_passes
-    return count(distances, targets, seen)
+class _Tiles:
+    """Ranks a block of cases from products of some columns, while these are still in cache."""
+
+    def __init__(self, scorer: ProductScorer, rows: int, filter_seen: bool, top_k: int) -> None:
+        self.rows = rows
+        self._scorer, self._filter_seen, self._top_k = scorer, filter_seen, top_k
+        self._keys = scorer.lifted_keys
+        self._width = _TILE_COLUMNS
+        self._room = self._keys.new_empty(rows * min(self._width, len(self._keys)))
+
+    @torch.no_grad()
+    def rank(self, block: Cases) -> _Ranked:
+        """Rank a block of cases."""
+        queries = self._scorer.lifted_queries(block)
+        targets, num_items = _lists(block.targets), len(self._keys)
+        seen = _lists(block.histories) if self._filter_seen else None
+        low, high = bands(queries, self._keys, targets)
+        counted = TiledPlaces(targets, seen, num_items, self._width, low, high)
+        shortlist = None
+        if self._top_k:
+            k = min(self._top_k, num_items)
+            shortlist = Shortlist(len(block), k, num_items, self._keys.dtype)
+        for tile in self._products(queries):
+            counted.add(tile)
+            if shortlist is not None:
+                shortlist.add(tile)
+        if counted.again():
+            for tile in self._products(queries):
+                counted.add(tile)
+        nearest = None
+        if shortlist is not None:
+            nearest = _listed(*shortlist.finish(ordered=True), self._filter_seen, self._top_k)
+        return counted.places(), nearest
+
+    def _products(self, queries: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Give the distances to the next columns, always in the same memory."""
+        for start in range(0, len(self._keys), self._width):
+            keys = self._keys[start : start + self._width]
+            tile = self._room[: len(queries) * len(keys)].view(len(queries), len(keys))
+            torch.mm(queries, keys.T, out=tile)
+            yield tile
 
 
 def count_places_in_passes(
@@ -217,6 +307,14 @@ def _nearest(distances: torch.Tensor, filter_seen: bool, top_k: int) -> npt.NDAr
         values, found = shortlist.finish(ordered=True)
     else:
         values, found = nearest_in_passes(distances, k)
+    return _listed(values, found, filter_seen, top_k)
+
+
+def _listed(
+    values: torch.Tensor, found: torch.Tensor, filter_seen: bool, top_k: int
+) -> npt.NDArray[np.int32]:
+    """Fill up with -1; what is infinitely far is listed only where nothing is left out."""
+    rows, k = found.shape
     result = np.full((rows, top_k), -1, dtype=np.int32)
     result[:, :k] = found.cpu().numpy()
     if filter_seen:

@@ -110,10 +110,34 @@ OVER_RANGE(softmax, float)
 OVER_RANGE(softmax, double)
 OVER_RANGE(places, float)
 OVER_RANGE(places, double)
+OVER_RANGE(bands, float)
+OVER_RANGE(bands, double)
+OVER_RANGE(tile, float)
+OVER_RANGE(tile, double)
 OVER_RANGE(nearest, float)
 OVER_RANGE(nearest, double)
 OVER_RANGE_OF(nearest, ordered, float)
 OVER_RANGE_OF(nearest, ordered, double)
+
+/* Order each row's items by the tile of 2^shift columns in which they stand. */
+static int64_t spread_rows(const struct spread *s, int64_t low, int64_t high)
+{
+    int64_t *ends = malloc((size_t)s->tiles * sizeof(int64_t));
+    if (!ends) return 1;
+    for (int64_t r = low; r < high; r++) {
+        const int64_t first = s->starts[r], last = s->starts[r + 1];
+        if (first == last) continue;
+        memset(ends, 0, (size_t)s->tiles * sizeof(int64_t));
+        for (int64_t k = first; k < last; k++) ends[s->items[k] >> s->shift]++;
+        int64_t end = first;
+        for (int64_t tile = 0; tile < s->tiles; tile++) end = ends[tile] += end;
+        for (int64_t k = first; k < last; k++)
+            s->by_tile[--ends[s->items[k] >> s->shift]] = s->items[k];
+    }
+    free(ends);
+    return 0;
+}
+OVER_RANGE_OF(spread, spread, rows)
 
 /* Number the distinct indices of two lists in the order in which they are met.
 

@@ -7,6 +7,7 @@
 #define CHUNK 64
 #define PART 16
 #define GROUPS 256
+#define KEPT 16
 
 /* How many of x[0 ... count - 1] are below the value, and how many equal it. */
 static INLINE void NAME(compare)(const REAL *x, int64_t count, REAL value, int64_t *below,
@@ -88,6 +89,107 @@ CLONES static int64_t NAME(places)(const struct places *s, int64_t low, int64_t 
                 NAME(infinite)(row, N, seen, num_seen, s->targets[t], s->equal + t, s->before + t);
         }
         s->nans[r] = nans;
+    }
+    return 0;
+}
+
+/* Guess between which numbers the product of a row's query and a target's key comes out: near its
+   sum here, in an order of its own, by so many parts of the sum of the terms' magnitudes. */
+CLONES static int64_t NAME(bands)(const struct bands *s, int64_t first, int64_t last)
+{
+    for (int64_t r = first; r < last; r++) {
+        const REAL *q = (const REAL *)s->queries + r * s->D;
+        for (int64_t t = s->target_starts[r]; t < s->target_starts[r + 1]; t++) {
+            const REAL *k = (const REAL *)s->keys + ROW(s->targets[t]) * s->D;
+            REAL near = 0, size = 0;
+#pragma omp simd reduction(+ : near, size)
+            for (int64_t j = 0; j < s->D; j++) {
+                const REAL term = q[j] * k[j];
+                near += term;
+                size += term < 0 ? -term : term;
+            }
+            ((REAL *)s->low)[t] = near - (REAL)s->roundings * size;
+            ((REAL *)s->high)[t] = near + (REAL)s->roundings * size;
+        }
+    }
+    return 0;
+}
+
+/* How many of x[0 ... count - 1] are below low, and how many in low ... high. */
+static INLINE void NAME(within)(const REAL *x, int64_t count, REAL low, REAL high, int64_t *below,
+                                int64_t *inside)
+{
+    COUNTER b = 0, up_to = 0;
+#pragma omp simd reduction(+ : b, up_to)
+    for (int64_t k = 0; k < count; k++) {
+        b += x[k] < low;
+        up_to += x[k] <= high;
+    }
+    *below += b;
+    *inside += up_to - b;
+}
+
+/* Append those in low ... high to the kept ones; returns how many are held, KEPT + 1 for too many. */
+static INLINE int64_t NAME(keep)(const REAL *x, int64_t count, REAL low, REAL high, REAL *kept,
+                                 int64_t held)
+{
+    for (int64_t at = 0; at < count; at += CHUNK) {
+        const int64_t stop = at + CHUNK < count ? at + CHUNK : count;
+        int64_t below = 0, inside = 0;
+        NAME(within)(x + at, stop - at, low, high, &below, &inside);
+        if (!inside) continue;
+        if (held + inside > KEPT) return KEPT + 1;
+        for (int64_t k = at; k < stop; k++)
+            if (x[k] >= low && x[k] <= high) kept[held++] = x[k];
+    }
+    return held;
+}
+
+/* Count for each target over the next columns of rows low ... high - 1, whose seen items become NaN.
+
+   A target has a band low ... high, within which its distance must lie. Until its own column comes,
+   what is below the band counts as nearer and what is inside is kept; then its distance is known,
+   the kept ones are settled, and the band shrinks to it. A band of one number keeps nothing: what
+   equals it is counted. Repeat: too many were kept, or the distance is not in the band. */
+CLONES static int64_t NAME(tile)(const struct tile *s, int64_t low, int64_t high)
+{
+    const int64_t N = s->N;
+    REAL *lowest = s->low, *highest = s->high, *all_kept = s->kept, *all_own = s->own;
+    for (int64_t r = low; r < high; r++) {
+        REAL *row = (REAL *)s->block + r * s->stride;
+        s->nans[r] += NAME(nans)(row, N);
+        if (s->seen) {
+            int64_t k = s->seen_so_far[r];
+            for (; k < s->seen_starts[r + 1] && s->seen[k] < s->first + N; k++)
+                row[s->seen[k] - s->first] = (REAL)NAN;
+            s->seen_so_far[r] = k;
+        }
+        for (int64_t t = s->target_starts[r]; t < s->target_starts[r + 1]; t++) {
+            const int64_t item = s->targets[t] - s->first;
+            const int64_t middle = item < 0 ? 0 : item < N ? item : N;
+            int64_t before = 0, after = 0;
+            if (!s->reachable[t]) continue;
+            if (item >= 0 && item < N) {
+                const REAL own = row[item], *kept = all_kept + t * KEPT;
+                s->reachable[t] = own == own;
+                if (own != own) continue;
+                s->repeat[t] = s->held[t] > KEPT || !(lowest[t] <= own && own <= highest[t]);
+                for (int64_t k = 0; k < s->held[t] && k < KEPT; k++) {
+                    s->nearer[t] += kept[k] < own;
+                    before += kept[k] == own;
+                }
+                all_own[t] = lowest[t] = highest[t] = own;
+            }
+            const REAL from = lowest[t], to = highest[t];
+            NAME(within)(row, middle, from, to, s->nearer + t, &before);
+            NAME(within)(row + middle, N - middle, from, to, s->nearer + t, &after);
+            if (from == to) {
+                s->before[t] += before;
+                s->equal[t] += before + after;
+            } else if (before && s->held[t] <= KEPT) {
+                s->held[t] = NAME(keep)(row, N, from, to, all_kept + t * KEPT, s->held[t]);
+            }
+        }
     }
     return 0;
 }
@@ -286,3 +388,4 @@ CLONES static int64_t NAME(ordered)(const struct nearest *s, int64_t low, int64_
 #undef CHUNK
 #undef PART
 #undef GROUPS
+#undef KEPT

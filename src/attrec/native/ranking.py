@@ -15,6 +15,10 @@ _CHUNK = 64
 """Numbers that enter a shortlist at once: CHUNK of ranking.h."""
 _SLACK = 1024
 """A shortlist is shortened to k at 4 k or k + 1024 numbers, whichever are fewer, or at 2 k."""
+_KEPT = 16
+"""Numbers of a target's band that are kept: KEPT of ranking.h."""
+_ROUNDINGS = 8.0
+"""Half a band's width: the product's order of adding is not ours."""
 _MOST_ITEMS = 2**31 - 1
 
 
@@ -24,6 +28,32 @@ class _Places(ctypes.Structure):
         *((name, c_void_p) for name in ("block", "target_starts", "seen_starts", "targets")),
         *((name, c_void_p) for name in ("seen", "own", "nearer", "equal", "before", "nans")),
         ("reachable", c_void_p),
+    )
+
+
+class _Tile(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("N", "stride", "first")),
+        *((name, c_void_p) for name in ("block", "target_starts", "seen_starts", "targets")),
+        *((name, c_void_p) for name in ("seen", "own", "low", "high", "kept", "held")),
+        *((name, c_void_p) for name in ("seen_so_far", "nearer", "equal", "before", "nans")),
+        *((name, c_void_p) for name in ("reachable", "repeat")),
+    )
+
+
+class _Bands(ctypes.Structure):
+    _fields_ = (
+        ("D", c_int64),
+        ("roundings", c_double),
+        *((name, c_void_p) for name in ("queries", "keys", "target_starts", "targets")),
+        *((name, c_void_p) for name in ("low", "high")),
+    )
+
+
+class _Spread(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("shift", "tiles")),
+        *((name, c_void_p) for name in ("starts", "items", "by_tile")),
     )
 
 
@@ -126,6 +156,164 @@ def count_places(block: torch.Tensor, targets: Lists, seen: Lists | None) -> Pla
     return None if bool(nans.any()) else Places(own, nearer, equal, before, reachable)
 
 
+class TiledPlaces:
+    """What stands before each target, counted over tiles: blocks of the next columns.
+
+    Meant for tiles that are still in cache. A target's own distance is known only when its tile
+    comes, so each has a band in which it must lie. That is a guess: where it proves wrong, or where
+    more than 16 items of earlier tiles lie inside the band, `again` asks for the same tiles
+    once more, and then nothing is left to guess.
+
+    Parameters
+    ----------
+    targets, seen : Lists of B lists
+        As of `count_places`.
+    num_items : int
+        N, all columns.
+    width : int
+        Columns of every tile but the last, a power of 2.
+    low, high : (T,) tensors
+        Each target's band; float32 or float64.
+
+    Raises
+    ------
+    IndexError
+        An index is not that of an item.
+    """
+
+    def __init__(
+        self,
+        targets: Lists,
+        seen: Lists | None,
+        num_items: int,
+        width: int,
+        low: torch.Tensor,
+        high: torch.Tensor,
+    ) -> None:
+        if width < 1 or width & (width - 1):
+            raise ValueError(f"tiles of {width} columns: a power of 2 is needed")
+        count, self._rows = len(targets.values), len(targets.starts) - 1
+        if not len(low) == len(high) == count:
+            raise ValueError(f"{len(low)} and {len(high)} ends of bands for {count} targets")
+        _check(targets, self._rows, -(2**31), num_items)
+        if seen is not None:
+            _check(seen, self._rows, 0, num_items)
+            seen = _by_tile(seen, num_items, width)
+        self._targets, self._seen = targets, seen
+        self._items, self._width, self._dtype = num_items, width, low.dtype
+        self._low, self._high = low.clone(), high.clone()
+        self._own = torch.empty(count, dtype=low.dtype)
+        self._kept = torch.empty(count, _KEPT, dtype=low.dtype)
+        self._repeat = torch.zeros(count, dtype=torch.bool)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Count from the first column on."""
+        count = len(self._targets.values)
+        self._held, self._nearer, self._equal, self._before = torch.zeros(
+            4, count, dtype=torch.int64
+        )
+        self._nans = torch.zeros(self._rows, dtype=torch.int64)
+        self._seen_so_far = None if self._seen is None else self._seen.starts[:-1].clone()
+        self._reachable = self._targets.values >= 0
+        self._repeat.zero_()
+        seen = self._seen
+        self._fields = _Tile(
+            target_starts=address(self._targets.starts, torch.int64),
+            targets=address(self._targets.values, torch.int32),
+            seen_starts=None if seen is None else address(seen.starts, torch.int64),
+            seen=None if seen is None else address(seen.values, torch.int32),
+            own=address(self._own, self._dtype),
+            low=address(self._low, self._dtype),
+            high=address(self._high, self._dtype),
+            kept=address(self._kept, self._dtype),
+            held=address(self._held, torch.int64),
+            seen_so_far=address(self._seen_so_far, torch.int64),
+            nearer=address(self._nearer, torch.int64),
+            equal=address(self._equal, torch.int64),
+            before=address(self._before, torch.int64),
+            nans=address(self._nans, torch.int64),
+            reachable=address(self._reachable, torch.bool),
+            repeat=address(self._repeat, torch.bool),
+        )
+
+    def add(self, tile: torch.Tensor) -> None:
+        """Count over the next columns (B, n), contiguous rows; the seen items become NaN there."""
+        fields, first = self._fields, self._fields.first
+        columns = min(self._width, self._items - first)
+        if tile.shape != (self._rows, columns) or not columns:
+            raise ValueError(f"a tile of shape {tuple(tile.shape)}, not {(self._rows, columns)}")
+        if tile.dtype != self._dtype:
+            raise TypeError(f"bands of {self._dtype} take no {tile.dtype}")
+        if self._rows > 1 and tile.stride(0) < columns:
+            raise TypeError("rows that share memory cannot be masked one by one")
+        fields.N, fields.stride, fields.block = columns, tile.stride(0), _rows_address(tile)
+        _run("tile", self._dtype, fields, self._rows)
+        fields.first = first + columns
+
+    def again(self) -> bool:
+        """Tell whether the same tiles must come once more; asked after the last one."""
+        needed = bool((self._repeat & self._reachable).any())
+        if needed:
+            self._begin()
+        return needed
+
+    def places(self) -> Places | None:
+        """Return what was counted, None where a distance is NaN."""
+        if bool(self._nans.any()):
+            return None
+        return Places(self._own, self._nearer, self._equal, self._before, self._reachable)
+
+
+def bands(
+    queries: torch.Tensor, keys: torch.Tensor, targets: Lists
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Guess between which two numbers the product of a query and a target's key comes out.
+
+    Parameters
+    ----------
+    queries, keys : (B, W), (N, W) float32 or float64 tensors
+    targets : Lists of B lists
+        Item indices below N; what a negative one is given means nothing.
+
+    Returns
+    -------
+    pair of (T,) tensors
+        The band's two ends: Σ q_j k_j, added in some order, give and take 8 roundings of
+        Σ |q_j k_j|. Too narrow a band costs time, never a rank.
+    """
+    if queries.shape[1] != keys.shape[1] or queries.dtype != keys.dtype:
+        raise TypeError(f"no products of {tuple(queries.shape)} by {tuple(keys.shape)}")
+    _check(targets, len(queries), -(2**31), len(keys))
+    low, high = (torch.empty(len(targets.values), dtype=keys.dtype) for _ in range(2))
+    fields = _Bands(
+        D=keys.shape[1],
+        roundings=_ROUNDINGS * torch.finfo(keys.dtype).eps / 2,
+        queries=address(queries, keys.dtype),
+        keys=address(keys, keys.dtype),
+        target_starts=address(targets.starts, torch.int64),
+        targets=address(targets.values, torch.int32),
+        low=address(low, keys.dtype),
+        high=address(high, keys.dtype),
+    )
+    _run("bands", keys.dtype, fields, len(queries))
+    return low, high
+
+
+def _by_tile(lists: Lists, num_items: int, width: int) -> Lists:
+    """Order each row's items by the tile in which they stand."""
+    values = torch.empty_like(lists.values)
+    fields = _Spread(
+        shift=width.bit_length() - 1,
+        tiles=-(-num_items // width),
+        starts=address(lists.starts, torch.int64),
+        items=address(lists.values, torch.int32),
+        by_tile=address(values, torch.int32),
+    )
+    _call("attrec_spread_rows", fields, len(lists.starts) - 1)
+    return Lists(values, lists.starts)
+
+
 class Shortlist:
     """The k smallest of each row of a matrix that comes in blocks of columns.
 
@@ -212,7 +400,11 @@ class Shortlist:
 
 
 def _run(kernel: str, dtype: torch.dtype, fields: ctypes.Structure, rows: int) -> None:
-    function = getattr(loaded(), f"attrec_{kernel}_{KINDS[dtype]}")
+    _call(f"attrec_{kernel}_{KINDS[dtype]}", fields, rows)
+
+
+def _call(name: str, fields: ctypes.Structure, rows: int) -> None:
+    function = getattr(loaded(), name)
     function.argtypes = [c_void_p, c_int64, c_int64]
     if function(ctypes.byref(fields), rows, threads_for(rows, _FEWEST_ROWS_A_THREAD)):
         raise MemoryError("no memory for a ranking's scratch space")

@@ -52,6 +52,32 @@ struct places {
     uint8_t *reachable;
 };
 
+struct tile {
+    int64_t N, stride, first;
+    void *block;
+    const int64_t *target_starts, *seen_starts;
+    const int32_t *targets, *seen;
+    void *own, *low, *high, *kept;
+    int64_t *held, *seen_so_far, *nearer, *equal, *before, *nans;
+    uint8_t *reachable, *repeat;
+};
+
+struct bands {
+    int64_t D;
+    double roundings;
+    const void *queries, *keys;
+    const int64_t *target_starts;
+    const int32_t *targets;
+    void *low, *high;
+};
+
+struct spread {
+    int64_t shift, tiles;
+    const int64_t *starts;
+    const int32_t *items;
+    int32_t *by_tile;
+};
+
 struct nearest {
     int64_t N, stride, first, k, capacity, sorted;
     double factor;

@@ -154,9 +154,14 @@ class NetworkScorer:
     network : Network
         Its keys are computed once, here: make a new scorer after a further training step.
 
+    Attributes
+    ----------
+    lifted_keys : (N, D + 2) float32 tensor
+        [−2k, ‖k‖², 1].
+
     Notes
     -----
-    ‖q − k‖² = [−2q, 1, ‖q‖²] · [k, ‖k‖², 1] is one matrix product, rounded in float32, so a
+    ‖q − k‖² = [q, 1, ‖q‖²] · [−2k, ‖k‖², 1] is one matrix product, rounded in float32, so a
     distance of nearly 0 may come out slightly negative.
     """
 
@@ -164,9 +169,9 @@ class NetworkScorer:
         self.network = network
         keys = item_keys(network, torch.float32)
         width = keys.shape[1]
-        self._keys = keys.new_ones(len(keys), width + 2)
-        self._keys[:, :width] = keys
-        self._keys[:, width] = keys.square().sum(dim=1)
+        self.lifted_keys = keys.new_ones(len(keys), width + 2)
+        self.lifted_keys[:, :width] = keys * -2.0
+        self.lifted_keys[:, width] = keys.square().sum(dim=1)
 
     def __call__(self, cases: Cases) -> torch.Tensor:
         """Return the distances (B, N) of the cases, on the network's device."""
@@ -176,15 +181,19 @@ class NetworkScorer:
 
     def room(self, rows: int) -> torch.Tensor:
         """Return (rows, N) to write distances into, on the network's device."""
-        return self._keys.new_empty(rows, len(self._keys))
+        return self.lifted_keys.new_empty(rows, len(self.lifted_keys))
 
     @torch.no_grad()
     def write(self, cases: Cases, block: torch.Tensor) -> None:
         """Write the distances of B cases into ``block`` (B, N)."""
+        torch.mm(self.lifted_queries(cases), self.lifted_keys.T, out=block)
+
+    @torch.no_grad()
+    def lifted_queries(self, cases: Cases) -> torch.Tensor:
+        """Return [q, 1, ‖q‖²] of the cases (B, D + 2)."""
         queries = self.queries(cases)
         squared = queries.square().sum(dim=1, keepdim=True)
-        lifted = torch.cat([queries * -2.0, torch.ones_like(squared), squared], dim=1)
-        torch.mm(lifted, self._keys.T, out=block)
+        return torch.cat([queries, torch.ones_like(squared), squared], dim=1)
 
     def queries(self, cases: Cases) -> torch.Tensor:
         """Return the float32 queries (B, D) of the cases."""
