@@ -127,7 +127,7 @@ def rank_targets(
         if places is None:
             raise DataError(
                 "a distance is NaN, so nothing can be ranked; the training diverged: lower "
-                "learning_rate or turn norm_clipping on"
+                "learning_rate or, of the paper's network, turn norm_clipping on"
             )
         found.append(places)
         if nearest is not None:
