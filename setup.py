@@ -7,6 +7,7 @@ they cannot be built the install goes on without them, and training takes its Py
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -24,9 +25,10 @@ KERNELS = Extension(
     [str(FOLDER / "kernels.c")],
     depends=[str(path) for path in SOURCES],
     define_macros=[("ATTREC_SOURCES", f"INT64_C({int.from_bytes(DIGEST.digest()[:7], 'big')})")],
-    optional=True,
+    # A published wheel must not go without them quietly.
+    optional=os.environ.get("ATTREC_REQUIRE_KERNELS") != "1",
 )
-MSVC = ["/O2", "/openmp:experimental"]
+MSVC = ["/O2", "/std:c11"]
 PLAIN = ["-O3", "-std=c11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 GNU = [*PLAIN, "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 
@@ -46,17 +48,24 @@ class BuildKernels(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """Try with threads, then with vectors alone."""
         if self.compiler.compiler_type == "msvc":
-            ext.extra_compile_args = MSVC
-            super().build_extension(ext)
-            return
-        ext.extra_compile_args = [*GNU, "-fopenmp"]
-        ext.extra_link_args = ["-fopenmp", "-lm"]
-        try:
-            super().build_extension(ext)
-        except (CCompilerError, ExecError, PlatformError):
-            ext.extra_compile_args = [*GNU, "-fopenmp-simd", "-Wno-unknown-pragmas"]
-            ext.extra_link_args = ["-lm"]
-            super().build_extension(ext)
+            ways = [([*MSVC, "/openmp:experimental"], []), (MSVC, [])]
+        else:
+            ways = [
+                ([*GNU, "-fopenmp"], ["-fopenmp", "-lm"]),
+                ([*GNU, "-fopenmp-simd", "-Wno-unknown-pragmas"], ["-lm"]),
+            ]
+        if (
+            sys.platform == "darwin"
+        ):  # a second OpenMP runtime beside PyTorch's would end the process
+            ways = ways[1:]
+        for number, (ext.extra_compile_args, ext.extra_link_args) in enumerate(ways, start=1):
+            try:
+                super().build_extension(ext)
+            except (CCompilerError, ExecError, PlatformError):
+                if number == len(ways):
+                    raise
+            else:
+                return
 
 
 class PlatformWheel(bdist_wheel):

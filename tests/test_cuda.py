@@ -5,6 +5,8 @@ import torch
 
 import attrec
 from attrec.config import TrainConfig
+from attrec.errors import InterruptedTraining
+from attrec.report import draw_window
 from attrec.training.choice import make_step
 from attrec.training.step import Batch
 from tests.training.test_step import batches, network
@@ -26,9 +28,34 @@ def test_a_step_on_cuda_equals_the_step_on_the_cpu(aggregation):
         torch.testing.assert_close(a, b.cpu(), rtol=1e-9, atol=1e-12)
 
 
-def test_a_model_trained_on_cuda_serves_on_both_devices(tmp_path):
+@pytest.mark.parametrize("architecture", ["paper", "additive"])
+def test_a_training_on_cuda_goes_on_from_its_checkpoint(tmp_path, architecture):
+    log = attrec.simulate("mixed", num_users=60, num_items=40, events_per_user=12, seed=1)
+    options = {"architecture": architecture, "device": "cuda", "embedding_dim": 8,
+               "max_epochs": 3, "batch_size": 100, "retrain": False}  # fmt: skip
+
+    class Stop(attrec.Listener):
+        epochs = 0
+
+        def epoch(self, epoch):
+            Stop.epochs += 1
+
+        def stop_requested(self):
+            return Stop.epochs == 1
+
+    with pytest.raises(InterruptedTraining):
+        attrec.fit(log, listener=Stop(), checkpoint=tmp_path / "kept", **options)
+    resumed = attrec.fit(log, checkpoint=tmp_path / "kept", **options)
+    assert len(resumed.validation_run.epochs) == 3
+    draw_window(resumed.recommender, tmp_path / "window.png")
+
+
+@pytest.mark.parametrize("architecture", ["paper", "additive"])
+def test_a_model_trained_on_cuda_serves_on_both_devices(tmp_path, architecture):
     log = attrec.simulate("mixed", num_users=80, num_items=40, events_per_user=10, seed=1)
-    result = attrec.fit(log, device="cuda", embedding_dim=8, max_epochs=3, init_std=0.3)
+    result = attrec.fit(
+        log, architecture=architecture, device="cuda", embedding_dim=8, max_epochs=3
+    )
     result.recommender.save(tmp_path / "model")
     on_cpu = attrec.load(tmp_path / "model")
     on_cuda = attrec.load(tmp_path / "model", device="cuda")

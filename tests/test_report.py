@@ -121,3 +121,16 @@ def test_on_a_terminal_there_is_a_live_bar():
 def test_a_pipe_is_wide_enough_for_the_tables():
     assert console().width >= 80
     assert PIPE_WIDTH > 100
+
+
+@pytest.mark.parametrize("architecture", ["paper", "additive"])
+def test_a_long_window_is_drawn_by_its_newest_events(tmp_path, architecture):
+    log = attrec.simulate("mixed", num_users=30, num_items=40, events_per_user=40, seed=4)
+    result = attrec.fit(
+        log, architecture=architecture, embedding_dim=8, window_length=30, max_epochs=1,
+        retrain=False, batch_size=300,
+    )  # fmt: skip
+    path = draw_window(result.recommender, tmp_path / "window.png", user=log.user_ids[2])
+    (width, height), pixels = picture(path)
+    assert min(width, height) > 400
+    assert (pixels < 250).mean() > 0.02

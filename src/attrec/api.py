@@ -223,8 +223,9 @@ def fit(
         with profile.span("assembling"):
             recommender = _recommender(last, split, chosen, titles)
             recommender.record["log_fingerprint"] = split.log.fingerprint()
-            windows = last_items(recommender.histories.histories, chosen.model.window_length)
-            attention = attention_profile(last.network, windows[:PROFILE_WINDOWS])
+            some = recommender.histories.histories.take(slice(0, PROFILE_WINDOWS))
+            windows = last_items(some, chosen.model.window_length)
+            attention = attention_profile(last.network, windows)
     recommender.record.update(
         trained_on="train + validation" if chosen.train.retrain else "train",
         given_test_file=test is not None,

@@ -38,9 +38,13 @@ def _option(
     high: float = math.inf,
     even: bool = False,
     open_low: bool = False,
+    of: Architecture | None = None,
 ) -> Any:
-    """Declare a field: its default, its help text and the closed (or half-open) range it has."""
-    limits = {"doc": doc, "low": low, "high": high, "even": even, "open_low": open_low}
+    """Declare a field: its default, its help text and the closed (or half-open) range it has.
+
+    With ``of`` it has a meaning for that architecture alone.
+    """
+    limits = {"doc": doc, "low": low, "high": high, "even": even, "open_low": open_low, "of": of}
     return field(default=default, metadata=limits)
 
 
@@ -103,23 +107,42 @@ class ModelConfig(Config):
     embedding_dim: int = _option(100, "[d] size of every embedding; even", low=2, even=True)
     window_length: int = _option(5, "[L] most recent items that make the intent", low=1)
     aggregation: Aggregation = _option(
-        "mean", "how the attention's rows become one intent (6): mean, sum, max or min"
+        "mean",
+        "how the attention's rows become one intent (6): mean, sum, max or min",
+        of="paper",
     )
     long_term_weight: float = _option(
-        0.2, "[ω] weight of the long-term distance in (10); the intent has 1 − ω", low=0, high=1
+        0.2,
+        "[ω] weight of the long-term distance in (10); the intent has 1 − ω",
+        low=0,
+        high=1,
+        of="paper",
     )
     dropout: float = _option(
         0.0,
-        "share of the projected queries' and keys' entries dropped in training",
+        "share of the projected queries' and keys' entries dropped in training; additive: of the "
+        "embeddings' and the blocks'",
         low=0,
         high=0.99,
     )
-    heads: int = _option(4, "additive: heads of the attention, each with a map of its own", low=1)
+    heads: int = _option(
+        4,
+        "heads of the attention, each with a map of its own",
+        low=1,
+        of="additive",
+    )
     blocks: int = _option(
-        2, "additive: transformer blocks that choose the attention's weights", low=0
+        2,
+        "transformer blocks that choose the attention's weights",
+        low=0,
+        of="additive",
     )
     init_std: float = _option(
-        0.001, "standard deviation of the embeddings at initialisation", low=0, open_low=True
+        0.001,
+        "standard deviation of the embeddings at initialisation",
+        low=0,
+        open_low=True,
+        of="paper",
     )
 
     def __post_init__(self) -> None:
@@ -139,36 +162,79 @@ class TrainConfig(Config):
 
     section: ClassVar[str] = "train"
 
-    num_targets: int = _option(3, "[T] future items each window predicts", low=1)
-    margin: float = _option(0.3, "[γ] margin of the hinge in (11)", low=0, open_low=True)
+    num_targets: int = _option(
+        3,
+        "[T] future items each window predicts",
+        low=1,
+        of="paper",
+    )
+    margin: float = _option(
+        0.3,
+        "[γ] margin of the hinge in (11)",
+        low=0,
+        open_low=True,
+        of="paper",
+    )
     pairing: Pairing = _option(
         "all",
         "pairs of the hinge: all (the double sum of (11)) or one-to-one (the author's code)",
+        of="paper",
     )
-    l2: float = _option(0.0, "[λ] L2 penalty on the rows a step touches, W included", low=0)
-    norm_clipping: bool = _option(True, "keep every row of X, V and U in the unit ball (12)")
-    learning_rate: float = _option(0.05, "step size of Adagrad", low=0, open_low=True)
+    l2: float = _option(
+        0.0,
+        "[λ] L2 penalty on the rows a step touches, W included",
+        low=0,
+        of="paper",
+    )
+    norm_clipping: bool = _option(
+        True,
+        "keep every row of X, V and U in the unit ball (12)",
+        of="paper",
+    )
+    learning_rate: float = _option(
+        0.05, "step size of Adagrad, or of AdamW (additive)", low=0, open_low=True
+    )
     initial_accumulator: float = _option(
-        0.05, "where Adagrad's sum of squared gradients starts", low=0
+        0.05,
+        "where Adagrad's sum of squared gradients starts",
+        low=0,
+        of="paper",
     )
     adagrad: Adagrad = _option(
         "full",
         "Adagrad's state for each entry of a table, or one number a row where memory is short",
+        of="paper",
     )
-    batch_size: int = _option(1000, "windows in a step; additive: positions", low=1)
-    weight_decay: float = _option(0.01, "additive: weight decay of AdamW", low=0)
+    batch_size: int = _option(1000, "windows in a step, or positions (additive)", low=1)
+    weight_decay: float = _option(
+        0.01,
+        "weight decay of AdamW",
+        low=0,
+        of="additive",
+    )
     averaging: float = _option(
-        2.0, "additive: epochs over which the weights that are judged and kept are averaged", low=0
+        2.0,
+        "epochs over which the weights that are judged and kept are averaged",
+        low=0,
+        of="additive",
     )
     warmup_steps: int = _option(
-        200, "additive: steps over which the learning rate rises to its full size", low=0
+        200,
+        "steps over which the learning rate rises to its full size",
+        low=0,
+        of="additive",
     )
     softmax_samples: int = _option(
-        0, "additive: items drawn for the softmax of a step, shared by its positions and corrected "
-        "by log Q, where a catalogue is large; 0 takes the whole catalogue", low=0,
+        0, "items drawn for the softmax of a step, shared by its positions and corrected "
+        "by log Q, where a catalogue is large; 0 takes the whole catalogue",
+        low=0, of="additive",
     )  # fmt: skip
     label_smoothing: float = _option(
-        0.0, "additive: share of each target spread over all items", low=0, high=0.99
+        0.0,
+        "share of each target spread over all items",
+        low=0,
+        high=0.99,
+        of="additive",
     )
     max_epochs: int = _option(50, "passes over all windows, at most", low=1)
     patience: int = _option(
@@ -184,6 +250,16 @@ class TrainConfig(Config):
         60.0, "seconds between two checkpoints of a training", low=0
     )
     device: str = _option("cpu", "cpu, cuda, cuda:1, …; auto takes CUDA where it is there")
+
+    def __post_init__(self) -> None:
+        """Check every field, and that the sampled softmax is asked for nothing it lacks."""
+        super().__post_init__()
+        if self.softmax_samples and self.label_smoothing:
+            raise ConfigError(
+                f"[train] label_smoothing = {self.label_smoothing:g} with softmax_samples = "
+                f"{self.softmax_samples}: the target is smoothed over the whole catalogue; leave "
+                "one of them at 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -281,7 +357,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 6400,
     },
 }
-"""Named settings of the paper: what differs from the fields' defaults."""
+"""Named settings: what differs from the fields' defaults, which are the paper's."""
 
 DEFAULT_PRESET = "paper-sparse"
 
@@ -325,7 +401,7 @@ class Options:
         9
         """
         tables = _read_toml(Path(file)) if file is not None else {}
-        chosen = preset or tables.pop("preset", DEFAULT_PRESET)
+        chosen = preset or tables.pop("preset", None) or _preset_for(tables, overrides)
         tables.pop("preset", None)
         if chosen not in PRESETS:
             raise ConfigError(f"no preset {chosen!r}; {_nearest(str(chosen), list(PRESETS))}")
@@ -340,7 +416,10 @@ class Options:
             values[section].update(table)
         for name, value in overrides.items():
             values[section_of(name)][name] = value
-        return cls.from_dict({"preset": chosen, **values})
+        options = cls.from_dict({"preset": chosen, **values})
+        given = [name for table in tables.values() for name in table] + list(overrides)
+        _check_meaning(given, options.model.architecture)
+        return options
 
     def with_(self, **overrides: Any) -> Options:
         """Return a copy with the given options, each by its name, changed."""
@@ -377,6 +456,8 @@ class OptionSpec:
     """Its type, without the None that stands for "not given"."""
     default: Any
     doc: str
+    of: Architecture | None = None
+    """The one architecture that it means something for; None for all."""
 
 
 def option_specs() -> list[OptionSpec]:
@@ -387,7 +468,8 @@ def option_specs() -> list[OptionSpec]:
             kind.section,
             _unwrapped(get_type_hints(kind)[spec.name])[0],
             spec.default if spec.default is not MISSING else None,
-            spec.metadata["doc"],
+            _with_architecture(spec.metadata),
+            spec.metadata["of"],
         )
         for kind in _KINDS
         for spec in fields(kind)
@@ -406,6 +488,28 @@ def section_of(name: str) -> str:
     if name not in names:
         raise ConfigError(f"no option {name!r}; {_nearest(name, list(names))}")
     return names[name]
+
+
+def _with_architecture(metadata: Mapping[str, Any]) -> str:
+    return f"{'' if metadata['of'] is None else metadata['of'] + ': '}{metadata['doc']}"
+
+
+def _preset_for(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    """Return the preset where none was named: that of the architecture, where one was."""
+    model = tables.get("model", {})
+    named = model.get("architecture") if isinstance(model, dict) else None
+    return "accurate" if overrides.get("architecture", named) == "additive" else DEFAULT_PRESET
+
+
+def _check_meaning(given: list[str], architecture: Architecture) -> None:
+    """Refuse an option that would be ignored."""
+    meant_for = {spec.name: spec.of for spec in option_specs()}
+    for name in given:
+        if meant_for[name] not in (None, architecture):
+            raise ConfigError(
+                f"option {name!r} means nothing to architecture = {architecture!r}; leave it out, "
+                f"or take a preset of the {meant_for[name]} architecture"
+            )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 
 from attrec.api import fit
 from attrec.data.simulate import simulate
+from attrec.native.library import kernels_in_words
 
 EXTRAS = {"frames": ("pandas", "polars", "pyarrow")}
 
@@ -32,6 +33,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": torch.__version__,
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} CPUs",
+        "kernels": kernels_in_words(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **{f"extra {extra}": found for extra, found in there.items()},
         "training": f"works ({len(result.validation_run.epochs)} epochs of a toy log and its "

@@ -285,8 +285,9 @@ class _Tables:
         ours = self._seconds_a_user(NetworkScorer(self.network), top)
         twice = 2 if self.options.train.retrain else 1
         begun = time.perf_counter()
-        windows = last_items(self.sequences.histories, self.options.model.window_length)
-        attention_profile(self.network, windows[:PROFILE_WINDOWS])
+        some = self.sequences.histories.take(slice(0, PROFILE_WINDOWS))
+        windows = last_items(some, self.options.model.window_length)
+        attention_profile(self.network, windows)
         attention = time.perf_counter() - begun
         systems = twice + 3
         columns = systems * len(metric_names(self.options.protocol.cutoffs))
@@ -375,6 +376,8 @@ def _histories(num_users: int, num_items: int, users: int, events: int) -> Seque
 def _table_share(users: int, items: int, options: Options) -> float:
     """Return how much of the tables the calibration makes."""
     d = options.model.embedding_dim
+    if options.model.architecture == "additive":  # a step's cost grows with the whole catalogue
+        return 1.0
     wanted = 4 * d * (2 * (users + 2 * items) + 4 * items)
     return min(1.0, min(TABLE_BYTES, available_bytes() / 2) / wanted)
 
@@ -392,7 +395,8 @@ def _advice(users: int, items: int, events: int, options: Options, there: int) -
 
 
 def _check_sizes(users: int, items: int, events: int, options: Options) -> None:
-    fewest = options.train.num_targets + 1
+    paper = options.model.architecture == "paper"
+    fewest = options.train.num_targets + 1 if paper else 2
     if users < 2 or items < max(2, fewest) or events < 2 * users:
         raise RequestError(
             f"--plan {users} {items} {events}: a log to train on has at least 2 users, {fewest} "

@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from attrec.data.sequences import last_items
+from attrec.errors import RequestError
 from attrec.evaluation.evaluate import Evaluation
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
@@ -175,17 +176,20 @@ def draw_window(
     index = (
         int(recommender.vocabulary.encode_users([user])[0])
         if user is not None
-        else int(np.argmax(histories.lengths >= L))
+        else int(np.argmax(np.minimum(histories.lengths, L)))
     )
+    if not len(histories[index]):
+        raise RequestError("nothing is known of this user, so there is no window to draw")
     network = recommender.network
     window = last_items(histories.take(np.array([index])), network.config.window_length)[0]
     items = window[window >= 0]
     weights, shares = _attention(network, window)
     labels = [recommender.title(item) or str(recommender.vocabulary.item_ids[item])
               for item in items[-L:]]  # fmt: skip
+    shown = None if shares is None else shares[-L:]
     if isinstance(network, AdditiveNetwork):
-        return draw_heads(weights[:, -L:], shares[-L:], labels, path)
-    return draw_attention(weights, shares, labels, path)
+        return draw_heads(weights[:, -L:], weights[:, -L:].mean(axis=0), labels, path)
+    return draw_attention(weights[-L:, -L:], shown, labels, path)
 
 
 def draw_heads(
@@ -225,16 +229,17 @@ def draw_heads(
 def _attention(network: Network, window: npt.NDArray[np.integer]) -> tuple[Any, Any]:
     """Return what one window's attention is, and the events' shares (None where there are none)."""
     real = window >= 0
+    device = next(network.parameters()).device
     with torch.no_grad():
         if isinstance(network, AdditiveNetwork):
-            items = torch.from_numpy(window[real])
-            weights = network.contributions(items, dtype=torch.float64)[0].numpy()
+            items = torch.from_numpy(window[real]).to(device)
+            weights = network.contributions(items, dtype=torch.float64)[0].cpu().numpy()
             return weights, weights.mean(axis=0)
-        tensor = torch.from_numpy(window)[None]
-        weights = network.attention(tensor, dtype=torch.float64)[0].numpy()[real][:, real]
+        tensor = torch.from_numpy(window)[None].to(device)
+        weights = network.attention(tensor, dtype=torch.float64)[0].cpu().numpy()[real][:, real]
         if network.config.aggregation not in ("mean", "sum"):
             return weights, None
-        return weights, network.shares(tensor, dtype=torch.float64)[0].numpy()[real]
+        return weights, network.shares(tensor, dtype=torch.float64)[0].cpu().numpy()[real]
 
 
 def _figure(

@@ -99,14 +99,16 @@ def print_recommendations(
     """Print one list with its reasons."""
     reasons = served.reasons(user, [answer.item_id for answer in answers], history=history)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("", "item", "title", "distance", "long", "short", "drawn near by"):
-        right = name in ("", "distance", "long", "short")
+    additive = served.options.model.architecture == "additive"
+    long = "bias" if additive else "long"
+    for name in ("", "item", "title", "distance", long, "short", "drawn near by"):
+        right = name in ("", "distance", long, "short")
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
     for answer, why in zip(answers, reasons, strict=True):
         table.add_row(
             str(answer.rank), str(answer.item_id), answer.title or "", f"{answer.distance:.4f}",
             f"{answer.long_term:.4f}", f"{answer.short_term:.4f}",
-            "; ".join(why) or "long-term taste",
+            "; ".join(why) or ("popularity" if additive else "long-term taste"),
         )  # fmt: skip
     screen.print(table)
 

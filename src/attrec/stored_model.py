@@ -17,7 +17,6 @@ from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, ConfigError
-from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network, make_network
 
 _ROWS_OF = {
@@ -112,7 +111,7 @@ def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network
             )
         owner, _, last = name.rpartition(".")
         setattr(network.get_submodule(owner), last, nn.Parameter(found))
-    return network.eval() if isinstance(network, AdditiveNetwork) else network
+    return network
 
 
 def _vocabulary(document: Mapping[str, Any]) -> Vocabulary:

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from attrec.model import softmax
-from attrec.model.distance import fold_bias, room_for_bias, squared_distance
+from attrec.model.distance import squared_distance
 from attrec.model.softmax import (
     block_shape,
     plain_rows,
@@ -327,14 +327,3 @@ def test_no_positions_have_no_loss(way):
     queries, keys, targets, log_scale, bias = inputs(0, 4, 2, seed=10)
     found = gradients(softmax_loss(queries, keys, targets, log_scale, bias), [queries, keys, bias])
     assert all((part == 0).all() for part in found)
-
-
-@given(st.integers(1, 6), st.integers(1, 20), st.integers(0, 99))
-def test_a_bias_is_one_more_coordinate(P, N, seed):
-    queries, keys, _, log_scale, bias = (part.detach() for part in inputs(P, N, 4, seed))
-    scale = log_scale.exp()
-    distances = squared_distance(queries[:, None], keys)
-    logits = -scale * distances + bias
-    folded = squared_distance(room_for_bias(queries)[:, None], fold_bias(keys, bias, scale))
-    torch.testing.assert_close(-scale * folded, logits - bias.max(), rtol=1e-12, atol=1e-12)
-    assert torch.equal(folded.argsort(dim=1, stable=True), (-logits).argsort(dim=1, stable=True))

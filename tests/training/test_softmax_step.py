@@ -91,6 +91,23 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(tmp_path, dropo
             assert torch.equal(a, b)
 
 
+def test_judging_needs_no_step_to_turn_dropout_off():
+    model = network(dropout=0.5)
+    items, lengths = torch.tensor([1, 2, 3]), torch.tensor([3])
+    before = model.last_intents(items, lengths)
+    assert torch.equal(before, model.last_intents(items, lengths))
+    step = make_step(model, TrainConfig(batch_size=30))
+    with step.averaged():
+        assert torch.equal(before, model.last_intents(items, lengths))
+
+
+def test_a_catalogue_of_three_items_can_be_trained():
+    config = ModelConfig(architecture="additive", embedding_dim=4, window_length=5, heads=2)
+    sequences = Sequences(Ragged.from_lists([[0, 1, 2], [2, 1, 0]]))
+    run = train(AdditiveNetwork(config, 0, 3), sequences, TrainConfig(), num_epochs=2)
+    assert len(run.epochs) == 2
+
+
 def test_the_random_state_of_the_program_is_left_alone():
     model = network(torch.float32, dropout=0.4)
     step = make_step(model, TrainConfig(batch_size=30))

@@ -147,6 +147,16 @@ def test_an_index_outside_its_table_is_an_error_and_touches_nothing(step_class):
     step(batch)
 
 
+@pytest.mark.parametrize("step_class", [NATIVE])
+def test_a_negative_user_is_an_error(step_class):
+    step = step_class(network(), TrainConfig())
+    batch = batches(4, 3, count=1)[0]
+    users = batch.users.clone()
+    users[1] = -1
+    with pytest.raises(IndexError, match="negative user"):
+        step(batch._replace(users=users))
+
+
 @pytest.mark.parametrize("step_class", FAST)
 def test_float32_agrees_with_float64(step_class):
     single, double = network(dtype=torch.float32), network()

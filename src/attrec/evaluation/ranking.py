@@ -127,7 +127,7 @@ def rank_targets(
         if places is None:
             raise DataError(
                 "a distance is NaN, so nothing can be ranked; the training diverged: lower "
-                "learning_rate or turn norm_clipping on"
+                "learning_rate or, of the paper's network, turn norm_clipping on"
             )
         found.append(places)
         if nearest is not None:
@@ -168,8 +168,7 @@ class _Strips:
     def rank(self, block: Cases) -> _Ranked:
         """Rank a block of cases."""
         distances = self._distances(block)
-        targets = _lists(block.targets)
-        seen = _lists(block.histories) if self._filter_seen else None
+        targets, seen = _targets_and_seen(block, self._filter_seen)
         count = count_places if readable(distances) else count_places_in_passes
         places = count(distances, targets, seen)
         if places is None or not self._top_k:
@@ -202,8 +201,8 @@ class _Tiles:
     def rank(self, block: Cases) -> _Ranked:
         """Rank a block of cases."""
         queries = self._scorer.lifted_queries(block)
-        targets, num_items = _lists(block.targets), len(self._keys)
-        seen = _lists(block.histories) if self._filter_seen else None
+        targets, seen = _targets_and_seen(block, self._filter_seen)
+        num_items = len(self._keys)
         low, high = bands(queries, self._keys, targets)
         counted = TiledPlaces(targets, seen, num_items, self._width, low, high)
         shortlist = None
@@ -335,6 +334,11 @@ def nearest_in_passes(distances: torch.Tensor, k: int) -> tuple[torch.Tensor, to
         ascending, places = torch.sort(distances[row], stable=True)
         values[row], found[row] = ascending[:k], places[:k]
     return values, found
+
+
+def _targets_and_seen(block: Cases, filter_seen: bool) -> tuple[Lists, Lists | None]:
+    seen = _lists(block.histories) if filter_seen else None
+    return _lists(block.targets), seen
 
 
 def _lists(lists: Ragged) -> Lists:

@@ -82,6 +82,7 @@ class AdditiveNetwork(nn.Module):
         self.look = normal(d, 2 * d, std=1.0 / math.sqrt(d))
         self.recency = nn.Parameter(_decays(H, config.window_length).to(dtype))
         self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
+        self.eval()  # a training step turns dropout on for itself
 
     @property
     def num_items(self) -> int:

@@ -19,14 +19,14 @@
 #endif
 
 /* One binary for all x86-64 machines: each kernel is built three times, chosen when loaded, by what
-   the processor can do. A processor's name ("arch=haswell") would fit that one alone. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    __GNUC__ >= 12
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#elif defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
+   the processor can do. A processor's name ("arch=haswell") would fit that one alone. musl's loader
+   cannot choose. */
+#if !defined(__x86_64__) || !defined(__GNUC__) || !defined(__GLIBC__)
 #define CLONES
+#elif !defined(__clang__) && __GNUC__ >= 12
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 
 /* Ask for a row's cache lines before they are needed. */

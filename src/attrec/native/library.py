@@ -49,6 +49,16 @@ def available() -> bool:
     return library() is not None
 
 
+def kernels_in_words() -> str:
+    """Say whether the kernels run here, and if not, why."""
+    found = library()
+    if found is not None:
+        return "compiled, " + ("threaded" if found.attrec_threaded() else "one thread")
+    if any((HERE / f"_kernels{suffix}").exists() for suffix in SUFFIXES):
+        return "not used: built from other sources, or for another system; install attrec again"
+    return "none: training takes its slower PyTorch step; install again where a C compiler is"
+
+
 def address(tensor: torch.Tensor | None, dtype: torch.dtype) -> int | None:
     """Return where a tensor's numbers lie, None for none.
 

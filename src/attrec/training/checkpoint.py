@@ -36,7 +36,7 @@ class TrainingRun:
     epochs: list[Epoch]
     best_epoch: int
     step: str
-    """Name of the step that ran: FusedStep or PlainStep."""
+    """Name of the step that ran; see `attrec.training.choice`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Standing:
     best_value : float or None
         Its validation figure.
     network, accumulators, generator : tensors
-        Weights, Adagrad's state by table, and the state of the dropout's generator.
+        Weights, the optimisers' state by table, and where the randomness of the steps stands.
     best : tensors or None
         Weights of the best epoch.
     """

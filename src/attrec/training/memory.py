@@ -43,8 +43,10 @@ def needed_bytes(num_users: int, num_items: int, num_events: int, options: Optio
     additive = options.model.architecture == "additive"
     rows = 2 * num_items + (0 if additive else num_users)
     state = rows * FLOAT * (d if options.train.adagrad == "full" else 1)
-    if additive:  # AdamW's two moments, and the gradient of whole tables
-        state = 3 * rows * FLOAT * d
+    if (
+        additive
+    ):  # AdamW's two moments, the average and what it displaces, the gradient and its scaled copy
+        state = 6 * rows * FLOAT * d
     blocks = BLOCKS * min(BLOCK, FLOAT * num_users * num_items)
     keys = 2 * num_items * d * FLOAT
     tables = COPIES * rows * d * FLOAT + state
@@ -92,8 +94,8 @@ def check_memory(num_users: int, num_items: int, num_events: int, options: Optio
         raise MemoryNeededError(
             f"training {num_users:,} users and {num_items:,} items with embedding_dim = "
             f"{options.model.embedding_dim} needs about {needed / 1e9:.1f} GB of memory, and "
-            f"{there / 1e9:.1f} GB are free; lower embedding_dim, or raise min_user_events or "
-            "min_item_events"
+            f"{there / 1e9:.1f} GB are free; lower embedding_dim or batch_size, or raise "
+            "min_user_events or min_item_events"
         )
 
 

@@ -45,6 +45,8 @@ class NativeStep(Step):
         items = group(windows, candidates, self._item_marks)
         long_items = group(candidates, None, self._item_marks)
         users = group(batch.users, None, self._user_marks)
+        if len(batch.users) and int(users.places.min()) < 0:
+            raise IndexError("a window of the batch has a negative user")
         X = self._rows("X", network.item_short, items.distinct)
         V = self._rows("V", network.item_long, long_items.distinct)
         U = self._rows("U", network.user_long, users.distinct)

@@ -110,9 +110,14 @@ class SoftmaxStep:
     def load_state(self, moments: Mapping[str, torch.Tensor], steps: torch.Tensor) -> None:
         """Take what `state` returned."""
         self.steps = int(steps)
-        self.average = {name: moments[f"{name}.average"].clone() for name in self.average}
+        for name, value in self.average.items():
+            value.copy_(moments[f"{name}.average"])
         for name, value in self.network.named_parameters():
-            found = {m: moments[f"{name}.{m}"] for m in _MOMENTS if f"{name}.{m}" in moments}
+            found = {
+                m: moments[f"{name}.{m}"].to(value.device, copy=True)
+                for m in _MOMENTS
+                if f"{name}.{m}" in moments
+            }
             if found:
                 count = torch.tensor(float(self.steps), device=value.device)
                 self.optimizer.state[value] = {"step": count, **found}

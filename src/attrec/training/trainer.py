@@ -13,6 +13,7 @@ from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError, TrainingError
 from attrec.model.choice import Network
+from attrec.model.network import AttRecNetwork
 from attrec.profiling import OFF, Profile
 from attrec.training.checkpoint import Checkpointer, Epoch, Standing, TrainingRun
 from attrec.training.choice import make_step
@@ -90,7 +91,8 @@ def train(
             "no user has two training events, so there is nothing to learn from; give longer "
             "histories, or check the user column"
         )
-    check_enough_items(network.num_items, config.num_targets)
+    if isinstance(network, AttRecNetwork):
+        check_enough_items(network.num_items, config.num_targets)
     step = step or make_step(network, config)
     stand = _Stand(network, step, config)
     if checkpointer is not None:
@@ -158,9 +160,8 @@ class _Stand:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} in epoch {self.epoch}, step {self.steps + 1}; lower "
-                "learning_rate (now "
-                f"{self.config.learning_rate:g}), or turn norm_clipping on; what was kept before "
-                "is whole"
+                f"learning_rate (now {self.config.learning_rate:g}), or, of the paper's network, "
+                "turn norm_clipping on; what was kept before is whole"
             )
         self.steps += 1
         self.windows += windows
