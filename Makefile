@@ -16,7 +16,7 @@ test soak mutants bench-accuracy bench-ablations: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-speed bench-data clean
+        bench-accuracy bench-ablations bench-speed bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -76,8 +76,11 @@ bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name ag
 bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name again
 	@$(BIN)/python -m benchmarks.ablations.run $(ROW)
 
-bench-speed: $(VENV)/.ready ## the training step against eager PyTorch, ranking against a product
+bench-speed: $(VENV)/.ready ## speed of everything, or of the rows whose names begin with ROW
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)
+
+bench-gpu: $(VENV)/.ready ## step, epoch and ranking on the CUDA device that is there
+	@$(BIN)/python -m benchmarks.speed.gpu $(ROW)
 
 bench-data: $(VENV)/.ready ## ten million rows, beside bare DuckDB and pandas
 	@$(BIN)/python -m benchmarks.volume.run $(ROW)
