@@ -16,8 +16,9 @@ COPIES = 3
 the next best, a snapshot, the first training's."""
 BYTES_AN_EVENT = 64
 """Codes, times and order of a log, its split, histories and windows' order."""
-BLOCK = 64 << 20
-"""A block of distances, as the evaluation takes them."""
+BLOCK, SMALL_BLOCK, ROWS_OF_A_BLOCK = 64 << 20, 8 << 20, 256
+"""A block of distances, as the evaluation takes them: small, or so many rows where those need more,
+up to a limit."""
 BLOCKS = 6.5
 """What ranking needs at once, measured in such blocks: distances, filtered ones, comparisons."""
 PROGRAM = 300_000_000
@@ -47,7 +48,8 @@ def needed_bytes(num_users: int, num_items: int, num_events: int, options: Optio
         additive
     ):  # AdamW's two moments, the average and what it displaces, the gradient and its scaled copy
         state = 6 * rows * FLOAT * d
-    blocks = BLOCKS * min(BLOCK, FLOAT * num_users * num_items)
+    block = min(BLOCK, max(SMALL_BLOCK, ROWS_OF_A_BLOCK * FLOAT * num_items))
+    blocks = BLOCKS * min(block, FLOAT * num_users * num_items)
     keys = 2 * num_items * d * FLOAT
     tables = COPIES * rows * d * FLOAT + state
     events = BYTES_AN_EVENT * num_events
