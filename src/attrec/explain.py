@@ -355,8 +355,8 @@ def attention_profile(
     dict
         ``windows``: how many counted; the rest is None where that is 0.
 
-        ``entropy``: mean entropy of the weights of a query slot over its maximum log(n − 1), in
-        0 … 1. 1 means uniform weights.
+        ``entropy``: mean entropy of the weights of a query slot over its maximum log(n − 1), of the
+        additive network log n, in 0 … 1. 1 means uniform weights.
 
         ``weight_by_slot``: (L,) list, mean of the column sums of the weights over n, over the
         windows that fill the slot; None for a slot that none fills.
@@ -393,15 +393,7 @@ def attention_profile(
         total += np.bincount(cell, weights=centred[pairs], minlength=cells)
         square += float((centred[pairs] ** 2).sum())
     by_position = float((total**2 / np.maximum(count, 1)).sum())
-    return {
-        "windows": len(chosen),
-        "entropy": entropy / len(chosen),
-        "weight_by_slot": [
-            float(weight / times) if times else None
-            for weight, times in zip(slot_weight, slot_count, strict=True)
-        ],
-        "content_share": max(0.0, 1.0 - by_position / square) if square > 1e-20 else None,
-    }
+    return _profile(len(chosen), entropy, slot_weight, slot_count, by_position, square)
 
 
 @torch.no_grad()
@@ -435,9 +427,21 @@ def _additive_profile(
             total[size] = total.get(size, np.zeros((heads, size))) + centred
             square += float((centred**2).sum())
     by_position = sum(float((total[size] ** 2).sum()) / count[size] for size in count)
+    return _profile(len(windows), entropy, slot_weight, slot_count, by_position, square)
+
+
+def _profile(
+    windows: int,
+    entropy: float,
+    slot_weight: Floats,
+    slot_count: Floats,
+    by_position: float,
+    square: float,
+) -> dict[str, Any]:
+    """Make what `attention_profile` returns of its sums."""
     return {
-        "windows": len(windows),
-        "entropy": entropy / len(windows),
+        "windows": windows,
+        "entropy": entropy / windows,
         "weight_by_slot": [
             float(weight / times) if times else None
             for weight, times in zip(slot_weight, slot_count, strict=True)
