@@ -89,9 +89,9 @@ def _roofline() -> list[str]:
     lines += [
         "",
         "At ML-1M's size tables and state fit into the caches; what is left above the floor is "
-        "taken to be latency within the windows (rows of 100 numbers, five at a time), which no counter "
-        "was read for. At a million items each row touched is a random place of a table that no "
-        "cache holds: large pages and lines asked for ahead are what helped.",
+        "taken to be latency within the windows (rows of 100 numbers, five at a time), which no "
+        "counter was read for. At a million items each row touched is a random place of a table "
+        "that no cache holds: large pages and lines asked for ahead are what helped.",
     ]
     return lines
 
