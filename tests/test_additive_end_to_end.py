@@ -5,6 +5,9 @@ import pytest
 import torch
 
 import attrec
+from attrec.api import retrain_on, train_on
+from attrec.config import Options
+from attrec.data.splits import split_log
 from attrec.retrieval.vectors import item_keys, query_vectors
 
 SMALL = {
@@ -141,3 +144,41 @@ def test_the_attention_is_reported_and_drawn(result, tmp_path):
 def test_a_user_with_nothing_known_is_left_out(result):
     with pytest.raises(attrec.AttRecError, match="none of them is known"):
         result.recommender.recommend(history=["no such item"])
+
+
+def test_the_retraining_goes_on_from_the_best_state(log, result):
+    options = {**SMALL, "max_epochs": 6, "seed": 0}
+    split = split_log(log, Options.of(**options).protocol)
+    first = train_on(split.train, Options.of(**options), validate_on=split)
+    hardly = Options.of(**{**options, "learning_rate": 1e-12, "weight_decay": 0.0})
+    on = retrain_on(split, first, hardly)
+    assert len(on.run.epochs) == 1  # a fifth of at most six
+    for name, value in on.network.named_parameters():
+        torch.testing.assert_close(
+            value, dict(first.network.named_parameters())[name], rtol=1e-5, atol=1e-6, msg=name
+        )
+    anew = retrain_on(split, first, hardly.with_(retrain_share=0.0))
+    assert len(anew.run.epochs) == first.run.best_epoch
+    assert not torch.allclose(anew.network.item_key, first.network.item_key, atol=1e-3)
+
+
+def test_an_item_that_only_validation_has_is_learnt_by_the_retraining():
+    users = np.repeat(np.arange(40), 6)
+    items = np.tile([1, 2, 3, 4, 5, 6], 40)
+    items[4::6] = 99  # the validation event of everybody
+    log = attrec.InteractionLog.from_columns(users, items, np.tile(np.arange(6), 40))
+    options = Options.of(**SMALL, max_epochs=2)
+    split = split_log(log, options.protocol)
+    first = train_on(split.train, options, validate_on=split)
+    assert 99 not in first.vocabulary.item_ids
+    again = retrain_on(split, first, options)
+    assert 99 in again.vocabulary.item_ids
+    model = attrec.fit(log, **SMALL, max_epochs=2).recommender
+    assert model.recommend(history=[1, 2, 3, 4], k=1, exclude_seen=True)[0].item_id == 99
+
+
+def test_a_small_log_is_cut_into_smaller_batches(log):
+    few = attrec.fit(log, **{**SMALL, "min_steps": 1}, max_epochs=1, retrain=False)
+    many = attrec.fit(log, **{**SMALL, "min_steps": 40}, max_epochs=1, retrain=False)
+    losses = [run.validation_run.epochs[0].loss for run in (few, many)]
+    assert losses[1] < losses[0] - 0.05

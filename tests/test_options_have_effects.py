@@ -36,6 +36,8 @@ ADDITIVE = {
     "softmax_samples": 8,
     "warmup_steps": 0,
     "label_smoothing": 0.5,
+    "min_steps": 3,
+    "retrain_share": 0.0,
 }
 """Options of the additive network alone."""
 SEEN_IN_FIGURES = {

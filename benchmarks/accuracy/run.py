@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attrec.api import WITHOUT_RETRAINING, baselines, train_on
+from attrec.api import WITHOUT_RETRAINING, baselines, retrain_on, train_on
 from attrec.baselines import item_counts
 from attrec.config import Options
 from attrec.data.cases import encode_cases
@@ -94,7 +94,7 @@ def _seed(name: str, split: Split, options: Options, vocabulary: Vocabulary) -> 
         started = time.perf_counter()
         first = train_on(split.train, options, validate_on=split)
         best = first.run.best_epoch
-        last = train_on(split.train_and_validation, options, num_epochs=best)
+        last = retrain_on(split, first, options)
         seconds = time.perf_counter() - started
         rankings = {
             "first": first.ranking(split, options.protocol, vocabulary),

@@ -27,6 +27,7 @@ from attrec.evaluation.evaluate import Evaluation, evaluate_systems
 from attrec.evaluation.metrics import MISSED, per_user
 from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
 from attrec.explain import attention_profile
+from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import NETWORKS, Network
 from attrec.profiling import OFF, Profile
 from attrec.recommender import Recommender
@@ -108,7 +109,7 @@ class FitResult:
     validation_run : TrainingRun
         Every epoch of the training that was stopped early.
     best_epoch : int
-        The epoch validation chose, and the length of the retraining.
+        The epoch validation chose.
     counts : dict
         What the split held out, ties, users and items lost.
     attention : dict
@@ -139,7 +140,8 @@ def fit(
     """Bring an interaction log to a recommender, and say how good it is.
 
     The default protocol: train on the training part, stop early on validation, train once more on
-    train + validation for the epochs found best, and only then look at the test part, once.
+    train + validation for the epochs found best (the additive network goes on from its best state
+    for a share of them), and only then look at the test part, once.
 
     Parameters
     ----------
@@ -203,10 +205,9 @@ def fit(
             if keeper is not None:
                 keeper.first = FirstTraining(first.network.state_dict(), first.run)
             with profile.span("retraining"):
-                last = train_on(
-                    split.train_and_validation, chosen, num_epochs=best, listener=told,
-                    checkpointer=keeper, phase="retraining", profile=profile,
-                )  # fmt: skip
+                last = retrain_on(
+                    split, first, chosen, listener=told, checkpointer=keeper, profile=profile
+                )
         told.phase("judging")
         with profile.span("judging"):
             before_test = split.train_and_validation if chosen.train.retrain else split.train
@@ -314,6 +315,7 @@ def train_on(
     checkpointer: Checkpointer | None = None,
     phase: str = "training",
     profile: Profile = OFF,
+    begin_with: Trained | None = None,
 ) -> Trained:
     """Train a network on all events of ``log``.
 
@@ -334,6 +336,8 @@ def train_on(
         Keeps where the training stands; what it has of ``phase`` is gone on from.
     profile : Profile
         Times ``batches``, ``steps`` and ``validation``.
+    begin_with : Trained, optional
+        An additive network to go on from; items that it lacks begin anew.
     """
     told = listener or Listener()
     vocabulary = Vocabulary.fit(log)
@@ -341,6 +345,10 @@ def train_on(
     network = build(
         options.model, vocabulary.num_users, vocabulary.num_items, seed=options.train.seed
     ).to(torch_device(options.train.device))
+    if begin_with is not None:
+        known, rows = begin_with.network, begin_with.vocabulary.encode_items(vocabulary.item_ids)
+        assert isinstance(network, AdditiveNetwork) and isinstance(known, AdditiveNetwork)
+        network.take_over(known, torch.from_numpy(rows))
     if checkpointer is not None:
         if phase == "training" and checkpointer.first is not None:
             network.load_state_dict(checkpointer.first.network)
@@ -369,6 +377,30 @@ def train_on(
         profile=profile,
     )
     return Trained(network, vocabulary, run, make_scorer)
+
+
+def retrain_on(split: Split, first: Trained, options: Options, **more: Any) -> Trained:
+    """Train once more, on train + validation, for the epochs that ``first`` found best.
+
+    The additive network goes on from its best state instead, for ``retrain_share`` of them.
+
+    Parameters
+    ----------
+    split : Split
+    first : Trained
+        On the training part, stopped early.
+    options : Options
+    **more
+        Of `train_on`.
+    """
+    return train_on(
+        split.train_and_validation,
+        options,
+        num_epochs=options.retraining_epochs(first.run.best_epoch),
+        begin_with=first if options.goes_on else None,
+        phase="retraining",
+        **more,
+    )
 
 
 def baselines(log: InteractionLog, vocabulary: Vocabulary) -> dict[str, Scorer]:

@@ -206,6 +206,12 @@ class TrainConfig(Config):
         of="paper",
     )
     batch_size: int = _option(1000, "windows in a step, or positions (additive)", low=1)
+    min_steps: int = _option(
+        100,
+        "steps of an epoch, at least: a small log is cut into smaller batches than batch_size",
+        low=0,
+        of="additive",
+    )
     weight_decay: float = _option(
         0.01,
         "weight decay of AdamW",
@@ -244,6 +250,11 @@ class TrainConfig(Config):
     retrain: bool = _option(
         True, "train once more, on train + validation, for the best number of epochs"
     )
+    retrain_share: float = _option(
+        0.2, "how much of these epochs it takes, since it goes on from the best state; 0 begins "
+        "anew and takes them all",
+        low=0, high=1, of="additive",
+    )  # fmt: skip
     seed: int = _option(0, "seed of initialisation, shuffling, negatives and dropout", low=0)
     threads: int = _option(0, "CPU threads of PyTorch; 0 leaves its own choice", low=0)
     checkpoint_seconds: float = _option(
@@ -428,6 +439,24 @@ class Options:
             section = section_of(name)
             parts[section] = replace(parts[section], **{name: value})
         return replace(self, **parts)
+
+    def retraining_epochs(self, best: int) -> int:
+        """Return how many epochs the training on train + validation takes; 0 without one.
+
+        Examples
+        --------
+        >>> Options.of("accurate").retraining_epochs(40)
+        8
+        """
+        share = self.train.retrain_share
+        if not self.train.retrain:
+            return 0
+        return max(1, round(share * best)) if self.goes_on else best
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the retraining goes on from the best state."""
+        return self.model.architecture == "additive" and self.train.retrain_share > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping; ``Options.from_dict`` reads it back."""

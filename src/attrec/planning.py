@@ -37,6 +37,7 @@ from attrec.evaluation.ranking import BLOCK_BYTES, Scorer, rank_targets
 from attrec.explain import attention_profile
 from attrec.model.choice import make_network
 from attrec.retrieval.vectors import NetworkScorer
+from attrec.training.batches import step_positions
 from attrec.training.choice import make_step
 from attrec.training.memory import available_bytes, needed_bytes, step_bytes
 from attrec.training.trainer import Progress, train
@@ -94,8 +95,10 @@ class Plan:
         The test part, all systems, bootstrap.
     measured_share : float
         Size of the tables that were measured, against the asked ones.
-    retrain, max_epochs
+    max_epochs : int
         As in the options.
+    retraining_epochs : int
+        Of the retraining, where these are the best.
     """
 
     users: int
@@ -116,13 +119,13 @@ class Plan:
     validation_seconds: float
     judging_seconds: float
     measured_share: float
-    retrain: bool
     max_epochs: int
+    retraining_epochs: int
 
     def total_seconds(self, epochs: int) -> float:
         """Return the time of a run whose training takes so many epochs, all of them the best."""
         trained = epochs * (self.epoch_seconds + self.validation_seconds)
-        again = epochs * self.epoch_seconds if self.retrain else 0.0
+        again = epochs * self.epoch_seconds * self.retraining_epochs / self.max_epochs
         around = self.reading_seconds + self.splitting_seconds + self.preparing_seconds
         return around + trained + again + self.judging_seconds
 
@@ -164,7 +167,9 @@ def make_plan(
         sample = _Sample.measure(num_users, num_items, num_events, options)
         tell("training steps")
         share = _table_share(num_users, num_items, options)
-        tables = _Tables(num_users, num_items, num_events, share, options)
+        tables = _Tables(
+            num_users, num_items, num_events, share, _with_batches_of(options, sample.windows)
+        )
         pace = tables.windows_per_second()
         tell("ranking")
         validation = tables.validation_seconds(sample.validated)
@@ -187,8 +192,8 @@ def make_plan(
         validation_seconds=validation,
         judging_seconds=judging,
         measured_share=share,
-        retrain=options.train.retrain,
         max_epochs=options.train.max_epochs,
+        retraining_epochs=options.retraining_epochs(options.train.max_epochs),
     )  # fmt: skip
 
 
@@ -373,6 +378,13 @@ def _histories(num_users: int, num_items: int, users: int, events: int) -> Seque
     return Sequences(Ragged.from_lengths(what.astype(np.int32), lengths))
 
 
+def _with_batches_of(options: Options, windows: int) -> Options:
+    """Give the steps the size that they have where an epoch has so many windows."""
+    if options.model.architecture == "paper":
+        return options
+    return options.with_(batch_size=step_positions(options.train, windows), min_steps=0)
+
+
 def _table_share(users: int, items: int, options: Options) -> float:
     """Return how much of the tables the calibration makes."""
     d = options.model.embedding_dim
@@ -402,7 +414,7 @@ def _check_sizes(users: int, items: int, events: int, options: Options) -> None:
             f"--plan {users} {items} {events}: a log to train on has at least 2 users, {fewest} "
             "items and 2 events a user"
         )
-    step, there = step_bytes(options), available_bytes()
+    step, there = step_bytes(events, options), available_bytes()
     if step > there / 2:
         raise MemoryNeededError(
             f"one step with embedding_dim = {options.model.embedding_dim}, batch_size = "

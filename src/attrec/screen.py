@@ -203,7 +203,7 @@ def print_plan(screen: Console, plan: Plan) -> None:
     memory = (
         f"{plan.memory_bytes / 1e9:.1f} GB at the peak; {plan.available_bytes / 1e9:.1f} GB free"
     )
-    again = ", and taken again by the retraining" if plan.retrain else ""
+    again = f", and {plan.retraining_epochs} by the retraining" if plan.retraining_epochs else ""
     pairs = {
         "log": f"{plan.events:,} events of {plan.users:,} users and {plan.items:,} items",
         "memory": memory if plan.fits else f"{memory}: does not fit; {plan.advice}",

@@ -147,3 +147,34 @@ def test_gradients_reach_every_parameter(lists):
         for name, value in model.named_parameters()
         if name not in without
     )
+
+
+def test_dropout_keeps_the_mean_and_drops_the_share():
+    model = network(blocks=0, dropout=0.3)
+    model.train()
+    rows = torch.ones(1000, 1000, dtype=torch.float64)
+    torch.manual_seed(5)
+    left = model._drop(rows)
+    assert left.unique().tolist() == [0.0, pytest.approx(1 / 0.7, rel=1e-4)]
+    assert float((left == 0).double().mean()) == pytest.approx(0.3, abs=0.002)
+    assert float(left.mean()) == pytest.approx(1.0, abs=0.003)
+    together = float((left[:, :-1] * left[:, 1:]).mean())  # neighbours are drawn independently
+    assert together == pytest.approx(1.0, abs=0.005)
+    torch.manual_seed(5)
+    assert torch.equal(model._drop(rows), left)
+    model.eval()
+    assert torch.equal(model._drop(rows), rows)
+
+
+def test_a_network_takes_over_what_another_learnt_item_by_item():
+    old, new = network(seed=1), network(seed=2)
+    rows = torch.tensor([3, -1, *range(9)])
+    own = new.item_key.clone()
+    new.take_over(old, rows)
+    assert torch.equal(new.item_key[0], old.item_key[3])
+    assert torch.equal(new.item_key[1], own[1])
+    assert torch.equal(new.item_context[2:], old.item_context[:9])
+    assert torch.equal(new.item_bias[2:], old.item_bias[:9])
+    for name, value in new.named_parameters():
+        if not name.startswith("item_"):
+            assert torch.equal(value, dict(old.named_parameters())[name])

@@ -46,7 +46,7 @@ def one_by_one(model, sequences):
 
 def test_all_positions_at_once_are_the_positions_one_by_one():
     model, sequences = network(), data()
-    config = TrainConfig(batch_size=10_000, learning_rate=1e-9, weight_decay=0.0)
+    config = TrainConfig(batch_size=10_000, min_steps=0, learning_rate=1e-9, weight_decay=0.0)
     step = make_step(model, config)
     assert type(step) is SoftmaxStep
     expected = one_by_one(model, sequences)
@@ -154,7 +154,7 @@ def test_without_averaging_the_last_weights_are_kept():
 
 def test_sampled_items_estimate_the_softmax_over_all():
     whole, sampled = network(), network()
-    config = TrainConfig(batch_size=10_000, learning_rate=1e-9, weight_decay=0.0)
+    config = TrainConfig(batch_size=10_000, min_steps=0, learning_rate=1e-9, weight_decay=0.0)
     step = make_step(whole, config)
     (batch,) = step.batches(data(), 1)
     expected = float(step(batch))

@@ -66,3 +66,15 @@ def draw(
     found = Windows(*parts)
     draws = rng.integers(0, free[:, None], size=found.targets.shape)
     return *found, step_over(draws, ascending)
+
+
+def step_positions(config: TrainConfig, positions: int) -> int:
+    """Return how many positions a step of the additive network may have, of an epoch of so many.
+
+    Examples
+    --------
+    >>> step_positions(TrainConfig(batch_size=6400, min_steps=100), 120_000)
+    1200
+    """
+    most = positions // config.min_steps if config.min_steps else config.batch_size
+    return max(1, min(config.batch_size, most))

@@ -9,6 +9,7 @@ import psutil
 
 from attrec.config import Options
 from attrec.errors import MemoryNeededError
+from attrec.training.batches import step_positions
 
 FLOAT = 4
 COPIES = 3
@@ -53,10 +54,10 @@ def needed_bytes(num_users: int, num_items: int, num_events: int, options: Optio
     keys = 2 * num_items * d * FLOAT
     tables = COPIES * rows * d * FLOAT + state
     events = BYTES_AN_EVENT * num_events
-    return int(tables + keys + events + step_bytes(options) + blocks) + PROGRAM
+    return int(tables + keys + events + step_bytes(num_events, options) + blocks) + PROGRAM
 
 
-def step_bytes(options: Options) -> int:
+def step_bytes(num_events: int, options: Options) -> int:
     """Estimate what one step works on beside the tables.
 
     W, its gradient and state, d² each, and for each window of the batch, at most: 5 rows of d for
@@ -68,7 +69,7 @@ def step_bytes(options: Options) -> int:
     d, L, T = options.model.embedding_dim, options.model.window_length, options.train.num_targets
     if options.model.architecture == "additive":
         layers, heads = options.model.blocks + 1, options.model.heads
-        return FLOAT * options.train.batch_size * layers * (24 * d + 4 * heads * L)
+        return FLOAT * step_positions(options.train, num_events) * layers * (24 * d + 4 * heads * L)
     return FLOAT * (5 * d * d + options.train.batch_size * (5 * L + 4 * T + 4) * d)
 
 

@@ -14,6 +14,7 @@ from attrec.data.packing import PackedBatch, Pieces
 from attrec.data.sequences import Sequences
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.softmax import sampled_softmax_loss, softmax_loss
+from attrec.training.batches import step_positions
 
 _BETAS = (0.9, 0.98)
 _LARGEST_GRADIENT = 1.0
@@ -51,13 +52,14 @@ class SoftmaxStep:
 
     def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
         """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
-        self.steps_of_an_epoch = max(1.0, sequences.num_windows / self.config.batch_size)
+        positions = step_positions(self.config, sequences.num_windows)
+        self.steps_of_an_epoch = max(1.0, sequences.num_windows / positions)
         if self.config.softmax_samples:
             self._events = torch.from_numpy(sequences.histories.values.astype(np.int64))
             self._log_q = self._log_chances(self._events)
         rng = np.random.default_rng([self.config.seed, epoch])
         pieces = Pieces.cut(sequences, self.network.config.window_length, rng)
-        for number, batch in enumerate(pieces.batches(sequences, self.config.batch_size, rng)):
+        for number, batch in enumerate(pieces.batches(sequences, positions, rng)):
             if number >= skip:
                 yield batch
 
