@@ -30,7 +30,16 @@ from attrec.data import datasets
 from attrec.errors import InterruptedTraining
 from tests.command_line import run_cli
 
-SMALL = ["--embedding-dim", "4", "--max-epochs", "1", "--init-std", "0.3"]
+SMALL = [
+    "--embedding-dim",
+    "4",
+    "--max-epochs",
+    "1",
+    "--architecture",
+    "paper",
+    "--init-std",
+    "0.3",
+]
 GOOD = "user,item,time\n" + "".join(
     f"u{u},i{(u + s) % 7},{1_700_000_000 + 60 * s}\n" for u in range(8) for s in range(4)
 )
@@ -84,7 +93,7 @@ def model(*arguments: str) -> Callable[[Path], list[str]]:
 def saved(folder: Path) -> Path:
     """Save a good model."""
     (folder / "good.csv").write_text(GOOD)
-    options = {"embedding_dim": 4, "max_epochs": 1, "init_std": 0.3}
+    options = {"embedding_dim": 4, "max_epochs": 1, "architecture": "paper", "init_std": 0.3}
     attrec.fit(folder / "good.csv", **options).recommender.save(folder / "model")
     return folder / "model"
 
@@ -308,7 +317,7 @@ def _user_of_everything(folder: Path) -> list[str]:
     everything = "".join(f"u9,i{i},{1_700_000_000 + i}\n" for i in range(7))
     (folder / "good.csv").write_text(GOOD + everything)
     shutil.rmtree(folder / "model")
-    options = {"embedding_dim": 4, "max_epochs": 1, "init_std": 0.3}
+    options = {"embedding_dim": 4, "max_epochs": 1, "architecture": "paper", "init_std": 0.3}
     attrec.fit(folder / "good.csv", **options).recommender.save(folder / "model")
     return ["u9"]
 

@@ -14,7 +14,8 @@ import attrec
 from attrec.recommender import Recommender
 
 OPTIONS = {
-    "embedding_dim": 8, "max_epochs": 4, "patience": 0, "batch_size": 40, "init_std": 0.3,
+    "embedding_dim": 8, "max_epochs": 4, "patience": 0, "batch_size": 40,
+    "architecture": "paper", "init_std": 0.3,
     "dropout": 0.2, "checkpoint_seconds": 0.0,
 }  # fmt: skip
 

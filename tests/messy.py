@@ -64,6 +64,7 @@ def run(folder: Path, command: str) -> tuple[int, str]:
         (r"(?m)^(\d) +p\d\d .*$", r"\1  p…"),
         (r"\b\d\.\d{4}\b", "…"),
         (r"… ±…[* ]*", "… ±…  "),
+        (r" {2,}…", "  …"),
         (r"best epoch \d+ of \d+", "best epoch … of …"),
     ):
         text = re.sub(varies, stands, text)
@@ -84,9 +85,8 @@ COMMANDS = (
     ("It wants a query.",
      "attrec data inspect sqlite:///web.db --query "
      "'SELECT customer, product, at AS time FROM orders'"),
-    ("Train on the old file, as the last line about it said, with the options it suggested.",
-     "attrec train old.csv --on-bad-row skip --no-quotes --window-length 2 --num-targets 1 "
-     "--out shop"),
+    ("Train on the old file, as the last line about it said; a few epochs are enough for a look.",
+     "attrec train old.csv --on-bad-row skip --no-quotes --max-epochs 8 --out shop"),
     ("And ask.", "attrec recommend shop c003 -k 3"),
     ("Everybody, for a spreadsheet.",
      "attrec recommend shop --all -k 3 --out lists.csv --for-spreadsheets"),

@@ -12,7 +12,13 @@ from attrec.data.splits import leave_last_out
 from attrec.errors import AttRecError, ConfigError, DataError
 from attrec.native.library import available
 
-SMALL = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "init_std": 0.3}
+SMALL = {
+    "embedding_dim": 8,
+    "max_epochs": 2,
+    "batch_size": 64,
+    "architecture": "paper",
+    "init_std": 0.3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -194,4 +200,4 @@ def test_every_error_is_one_of_ours(tmp_path):
         attrec.fit(tmp_path / "none.csv")
     few = InteractionLog.from_columns(["a"] * 6 + ["b"] * 6, ["x", "y", "z"] * 4)
     with pytest.raises(DataError, match="num_targets"):
-        attrec.fit(few)
+        attrec.fit(few, preset="paper-sparse")

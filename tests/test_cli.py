@@ -11,7 +11,18 @@ from attrec import cli
 from attrec.config import option_specs
 from attrec.data.reading import write_csv
 
-FAST = ["--embedding-dim", "8", "--max-epochs", "2", "--batch-size", "64", "--init-std", "0.3"]
+FAST = [
+    "--embedding-dim",
+    "8",
+    "--max-epochs",
+    "2",
+    "--batch-size",
+    "64",
+    "--architecture",
+    "paper",
+    "--init-std",
+    "0.3",
+]
 
 
 @pytest.fixture
@@ -40,7 +51,13 @@ def files(tmp_path_factory):
     with (folder / "titles.csv").open("w") as file:
         file.write("item_id,title\n" + "".join(f"{i},Film {i}\n" for i in range(40)))
     titles = attrec.read_item_titles(folder / "titles.csv")
-    options = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "init_std": 0.3}
+    options = {
+        "embedding_dim": 8,
+        "max_epochs": 2,
+        "batch_size": 64,
+        "architecture": "paper",
+        "init_std": 0.3,
+    }
     result = attrec.fit(folder / "log.csv", titles=titles, **options)
     result.recommender.save(folder / "model")
     return folder
@@ -248,7 +265,7 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["train", "{log}", "--profile", "{folder}"], "is no place for a trace"),
         (["train", "{log}", "--profile", "{folder}/none/t.json"], "is no place for a trace"),
         (["doctor", "--seed", "3"], "options are for a plan"),
-        (["doctor", "--plan", "10", "10", "15"], "at least 2 users, 4 items and 2 events a user"),
+        (["doctor", "--plan", "10", "10", "15"], "at least 2 users, 2 items and 2 events a user"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(run, files, arguments, words):

@@ -68,17 +68,17 @@ def test_overrides_beat_the_file_which_beats_the_preset_which_beats_the_defaults
 
 
 def test_heads_share_the_embedding_evenly():
-    assert Options.of(architecture="additive", embedding_dim=12, heads=3).model.heads == 3
+    assert Options.of(embedding_dim=12, heads=3).model.heads == 3
     with pytest.raises(ConfigError, match="must be a multiple of heads = 3; take 18"):
-        Options.of(architecture="additive", embedding_dim=14, heads=3)
-    assert Options.of(embedding_dim=14).model.embedding_dim == 14
+        Options.of(embedding_dim=14, heads=3)
+    assert Options.of("paper-sparse", embedding_dim=14).model.embedding_dim == 14
 
 
 def test_an_option_that_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'margin' means nothing to architecture = 'additive'"):
         Options.of("accurate", margin=0.5)
     with pytest.raises(ConfigError, match="'heads' means nothing to architecture = 'paper'"):
-        Options.of(heads=2)
+        Options.of("paper-sparse", heads=2)
     file = tmp_path / "run.toml"
     file.write_text('preset = "accurate"\n[train]\nl2 = 0.5\n')
     with pytest.raises(ConfigError, match="'l2' means nothing"):
@@ -89,10 +89,12 @@ def test_an_option_that_would_be_ignored_is_refused(tmp_path):
 
 def test_an_architecture_brings_its_preset(tmp_path):
     file = tmp_path / "run.toml"
-    file.write_text('[model]\narchitecture = "additive"\n')
-    for options in (Options.of(architecture="additive"), Options.of(file=file)):
-        assert options.preset == "accurate"
-        assert (options.model.window_length, options.train.learning_rate) == (200, 0.001)
+    file.write_text('[model]\narchitecture = "paper"\n')
+    for options in (Options.of(architecture="paper"), Options.of(file=file)):
+        assert options.preset == "paper-sparse"
+        assert (options.model.window_length, options.train.learning_rate) == (5, 0.05)
+    assert Options.of().preset == "accurate"
+    assert Options.of().model.window_length == 200
     assert Options.of("paper-dense", architecture="additive").train.learning_rate == 0.05
 
 

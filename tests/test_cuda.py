@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import attrec
-from attrec.config import TrainConfig
 from attrec.errors import InterruptedTraining
 from attrec.report import draw_window
 from attrec.training.choice import make_step
 from attrec.training.step import Batch
+from tests.paper import paper_training
 from tests.training.test_step import batches, network
 
 pytestmark = [
@@ -20,7 +20,7 @@ pytestmark = [
 @pytest.mark.parametrize("aggregation", ["mean", "sum", "max"])
 def test_a_step_on_cuda_equals_the_step_on_the_cpu(aggregation):
     here, there = network(aggregation=aggregation), network(aggregation=aggregation).cuda()
-    ours, theirs = make_step(here, TrainConfig()), make_step(there, TrainConfig())
+    ours, theirs = make_step(here, paper_training()), make_step(there, paper_training())
     for batch in batches(4, 3):
         loss = float(ours(batch))
         assert float(theirs(Batch(*(part.cuda() for part in batch)))) == pytest.approx(loss)

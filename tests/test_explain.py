@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attrec import explain
-from attrec.config import ModelConfig
 from attrec.explain import (
     CatalogueMeans,
     attention_profile,
@@ -14,13 +13,14 @@ from attrec.explain import (
     split_distances,
 )
 from attrec.model.network import AttRecNetwork
+from tests.paper import paper_model
 
 AGGREGATIONS = ["mean", "sum", "max", "min"]
 NUM_ITEMS = 11
 
 
 def network(aggregation="mean", *, length=5, dtype=torch.float64, **options):
-    config = ModelConfig(
+    config = paper_model(
         embedding_dim=6, window_length=length, init_std=0.6, aggregation=aggregation, **options
     )
     return AttRecNetwork(config, 3, NUM_ITEMS, seed=7, dtype=dtype)

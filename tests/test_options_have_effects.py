@@ -7,7 +7,14 @@ import attrec
 from attrec.config import Options, option_specs
 from attrec.errors import ConfigError, DeviceError
 
-SMALL = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "window_length": 4, "init_std": 0.3}
+SMALL = {
+    "embedding_dim": 8,
+    "max_epochs": 2,
+    "batch_size": 64,
+    "window_length": 4,
+    "architecture": "paper",
+    "init_std": 0.3,
+}
 OTHER = {
     "embedding_dim": 10,
     "window_length": 3,

@@ -19,7 +19,7 @@ def hurried(monkeypatch):
     monkeypatch.setattr(planning, "RESAMPLES_TRIED", 2)
 
 
-SMALL = Options.of(embedding_dim=8, batch_size=100, max_epochs=4)
+SMALL = Options.of("paper-sparse", embedding_dim=8, batch_size=100, max_epochs=4)
 
 
 def test_a_plan_grows_with_the_log():
@@ -107,7 +107,9 @@ def test_the_command_prints_a_plan(monkeypatch, capsys):
 def test_a_plan_that_does_not_fit_is_information(monkeypatch, capsys):
     monkeypatch.setattr(planning, "available_bytes", lambda: 50_000_000)
     monkeypatch.setattr(planning, "TABLE_BYTES", 500_000)
-    code, out = command(monkeypatch, capsys, "doctor", "--plan", 500, 200, 10_000)
+    code, out = command(
+        monkeypatch, capsys, "doctor", "--plan", 500, 200, 10_000, "--preset", "paper-sparse"
+    )
     assert code == 0
     assert "does not fit" in out
     assert "of that size" in out

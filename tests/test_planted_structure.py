@@ -17,7 +17,13 @@ from attrec.evaluation.ranking import rank_targets
 from attrec.model.attention import allowed_pairs
 from attrec.model.network import AttRecNetwork
 
-SMALL = {"embedding_dim": 32, "init_std": 0.1, "batch_size": 200, "margin": 0.5}
+SMALL = {
+    "embedding_dim": 32,
+    "architecture": "paper",
+    "init_std": 0.1,
+    "batch_size": 200,
+    "margin": 0.5,
+}
 
 
 class UniformWeights(AttRecNetwork):

@@ -179,7 +179,13 @@ def log():
     return attrec.simulate("mixed", num_users=60, num_items=40, events_per_user=12, seed=2)
 
 
-OPTIONS = {"embedding_dim": 8, "max_epochs": 3, "batch_size": 64, "init_std": 0.3}
+OPTIONS = {
+    "embedding_dim": 8,
+    "max_epochs": 3,
+    "batch_size": 64,
+    "architecture": "paper",
+    "init_std": 0.3,
+}
 
 
 def test_a_fit_is_timed_in_all_its_phases_and_learns_the_same_bits(log, tmp_path):

@@ -46,7 +46,15 @@ def build(*, integer=False, titles=True, seed=4, **options):
     extended = vocabulary.with_users_of(late)
     first, second = Sequences.from_log(log, extended), Sequences.from_log(late, extended)
     lists = [[*a, *b] for a, b in zip(first.histories, second.histories, strict=True)]
-    chosen = Options.of(**{"embedding_dim": 8, "window_length": 4, "init_std": 0.5, **options})
+    chosen = Options.of(
+        **{
+            "embedding_dim": 8,
+            "window_length": 4,
+            "architecture": "paper",
+            "init_std": 0.5,
+            **options,
+        }
+    )
     network = AttRecNetwork(chosen.model, vocabulary.num_users, NUM_ITEMS, seed=seed)
     return Recommender(
         network,
@@ -523,7 +531,7 @@ def test_csv_for_spreadsheets_runs_no_formula(tmp_path):
     log = attrec.InteractionLog.from_columns(
         ["=cmd()", "+1", "b", "b", "=cmd()", "+1"] * 4, [f"@{i % 8}" for i in range(24)]
     )
-    options = {"embedding_dim": 4, "max_epochs": 1, "init_std": 0.3}
+    options = {"embedding_dim": 4, "max_epochs": 1, "architecture": "paper", "init_std": 0.3}
     table = attrec.fit(log, **options).recommender.recommend_batch(k=2, exclude_seen=False)
     table.write(tmp_path / "plain.csv")
     table.write(tmp_path / "safe.csv", for_spreadsheets=True)

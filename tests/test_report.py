@@ -12,7 +12,13 @@ from attrec.screen import PIPE_WIDTH, console, print_counts, print_evaluation, p
 from attrec.training.checkpoint import Epoch
 from attrec.training.trainer import Progress
 
-SMALL = {"embedding_dim": 8, "max_epochs": 2, "batch_size": 64, "init_std": 0.3}
+SMALL = {
+    "embedding_dim": 8,
+    "max_epochs": 2,
+    "batch_size": 64,
+    "architecture": "paper",
+    "init_std": 0.3,
+}
 
 
 @pytest.fixture(scope="module")

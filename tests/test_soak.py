@@ -39,7 +39,13 @@ def test_movielens_100k_comes_through_the_package_index_and_trains_to_the_same_b
 
 def test_single_and_batch_answers_agree_at_a_large_catalogue():
     log = attrec.simulate("mixed", num_users=400, num_items=200_000, events_per_user=20, seed=3)
-    options = {"embedding_dim": 16, "max_epochs": 1, "init_std": 0.3, "retrain": False}
+    options = {
+        "embedding_dim": 16,
+        "max_epochs": 1,
+        "architecture": "paper",
+        "init_std": 0.3,
+        "retrain": False,
+    }
     recommender = attrec.fit(log, **options).recommender
     table = recommender.recommend_batch(k=10)
     items, distances = table.item_id.reshape(-1, 10), table.distance.reshape(-1, 10)

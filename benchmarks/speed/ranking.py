@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from attrec.config import ModelConfig
+from attrec.config import Options
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.evaluation.ranking import rank_targets
@@ -108,7 +108,7 @@ def fastest_product(size: Size) -> tuple[Callable[[], None], list[int], float | 
 def ranking_work(size: Size) -> dict[str, Callable[[], Any]]:
     """Return what is measured of a ranking: one target a user, seen items left out."""
     random = np.random.default_rng(0)
-    config = ModelConfig(embedding_dim=size.width // 2, window_length=5)
+    config = Options.of("paper-sparse", embedding_dim=size.width // 2).model
     network = AttRecNetwork(config, size.users, size.items, seed=1)
     events = random.integers(0, size.items, (size.users, size.events), dtype=np.int32)
     target = random.integers(0, size.items, size.users, dtype=np.int32)

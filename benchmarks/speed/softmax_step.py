@@ -27,9 +27,9 @@ from benchmarks.speed.worker import SHAPES, simulated
 
 LENGTH, USERS = 100, 64
 MODEL = ModelConfig(
-    architecture="additive", embedding_dim=64, window_length=LENGTH, heads=4, blocks=0
+    architecture="additive", embedding_dim=64, window_length=LENGTH, heads=4, blocks=0, dropout=0.0
 )
-TRAIN = TrainConfig(batch_size=LENGTH * USERS, learning_rate=0.001)
+TRAIN = TrainConfig(batch_size=LENGTH * USERS, min_steps=0, learning_rate=0.001)
 STEPS = 6
 
 

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from attrec.config import ModelConfig, TrainConfig
+from attrec.config import Options
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
@@ -28,8 +28,8 @@ SHAPES = {
     "ml-1m": (6040, 3416, 999_611),
     "1m-items": (100_000, 1_000_000, 2_000_000),
 }
-MODEL = ModelConfig(embedding_dim=100, window_length=5)
-TRAIN = TrainConfig(num_targets=3, batch_size=1000, norm_clipping=True, l2=0.0)
+PRESET = Options.of("paper-sparse")
+MODEL, TRAIN = PRESET.model, PRESET.train
 
 
 def simulated(shape: str) -> Sequences:

@@ -454,7 +454,7 @@ def _checkpointer(
         return None
     # Where and how often does not change what is learnt. Defaults are left out: an option that a
     # later version adds makes no earlier checkpoint another training.
-    usual = Options().to_dict()
+    usual = Options.of("paper-sparse").to_dict()
     free = ("device", "threads", "checkpoint_seconds")
     given = {
         section: {

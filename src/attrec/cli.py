@@ -171,8 +171,9 @@ def train(
     log: Log,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the model goes.")] =
         Path("model"),
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="paper-sparse (norm clipping), "
-        "paper-dense (L2), or accurate (the additive network).", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="accurate (the additive "
+        "network), or the paper's: paper-sparse (norm clipping), paper-dense (L2).",
+        show_default=False)] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of options; flags "
                                                 "override it.")] = None,
     test: TestFile = None,

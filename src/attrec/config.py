@@ -100,12 +100,12 @@ class ModelConfig(Config):
     section: ClassVar[str] = "model"
 
     architecture: Architecture = _option(
-        "paper",
-        "paper: attention over a window, user factors, the hinge of (11); additive: attention over "
-        "the whole history that stays a sum over its events, trained by a softmax over distances",
+        "additive",
+        "additive: attention over the whole history that stays a sum over its events, trained by a "
+        "softmax over distances; paper: attention over a window, user factors, the hinge of (11)",
     )
-    embedding_dim: int = _option(100, "[d] size of every embedding; even", low=2, even=True)
-    window_length: int = _option(5, "[L] most recent items that make the intent", low=1)
+    embedding_dim: int = _option(128, "[d] size of every embedding; even", low=2, even=True)
+    window_length: int = _option(200, "[L] most recent items that make the intent", low=1)
     aggregation: Aggregation = _option(
         "mean",
         "how the attention's rows become one intent (6): mean, sum, max or min",
@@ -119,7 +119,7 @@ class ModelConfig(Config):
         of="paper",
     )
     dropout: float = _option(
-        0.0,
+        0.3,
         "share of the projected queries' and keys' entries dropped in training; additive: of the "
         "embeddings' and the blocks'",
         low=0,
@@ -192,7 +192,7 @@ class TrainConfig(Config):
         of="paper",
     )
     learning_rate: float = _option(
-        0.05, "step size of Adagrad, or of AdamW (additive)", low=0, open_low=True
+        0.002, "step size of AdamW, or of Adagrad (paper)", low=0, open_low=True
     )
     initial_accumulator: float = _option(
         0.05,
@@ -205,7 +205,7 @@ class TrainConfig(Config):
         "Adagrad's state for each entry of a table, or one number a row where memory is short",
         of="paper",
     )
-    batch_size: int = _option(1000, "windows in a step, or positions (additive)", low=1)
+    batch_size: int = _option(6400, "positions in a step, or windows (paper)", low=1)
     min_steps: int = _option(
         100,
         "steps of an epoch, at least: a small log is cut into smaller batches than batch_size",
@@ -356,21 +356,22 @@ class DataConfig(Config):
     )
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper-sparse": {"norm_clipping": True, "l2": 0.0},
-    "paper-dense": {"norm_clipping": False, "l2": 0.001},
-    "accurate": {
-        "architecture": "additive",
-        "embedding_dim": 128,
-        "window_length": 200,
-        "dropout": 0.3,
-        "learning_rate": 0.001,
-        "batch_size": 6400,
-    },
+_PAPER = {
+    "architecture": "paper",
+    "embedding_dim": 100,
+    "window_length": 5,
+    "dropout": 0.0,
+    "learning_rate": 0.05,
+    "batch_size": 1000,
 }
-"""Named settings: what differs from the fields' defaults, which are the paper's."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "accurate": {},
+    "paper-sparse": {**_PAPER, "norm_clipping": True, "l2": 0.0},
+    "paper-dense": {**_PAPER, "norm_clipping": False, "l2": 0.001},
+}
+"""Named settings: what differs from the fields' defaults."""
 
-DEFAULT_PRESET = "paper-sparse"
+DEFAULT_PRESET = "accurate"
 
 
 @dataclass(frozen=True)
@@ -395,7 +396,7 @@ class Options:
         Parameters
         ----------
         preset : str, optional
-            A name of :data:`PRESETS`; without one the file's ``preset``, or ``paper-sparse``.
+            A name of :data:`PRESETS`; without one the file's ``preset``, or ``accurate``.
         file : path, optional
             A TOML file with the tables ``[model]``, ``[train]``, ``[protocol]`` and ``[data]``.
         **overrides
@@ -527,7 +528,7 @@ def _preset_for(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
     """Return the preset where none was named: that of the architecture, where one was."""
     model = tables.get("model", {})
     named = model.get("architecture") if isinstance(model, dict) else None
-    return "accurate" if overrides.get("architecture", named) == "additive" else DEFAULT_PRESET
+    return "paper-sparse" if overrides.get("architecture", named) == "paper" else DEFAULT_PRESET
 
 
 def _check_meaning(given: list[str], architecture: Architecture) -> None:
@@ -537,7 +538,7 @@ def _check_meaning(given: list[str], architecture: Architecture) -> None:
         if meant_for[name] not in (None, architecture):
             raise ConfigError(
                 f"option {name!r} means nothing to architecture = {architecture!r}; leave it out, "
-                f"or take a preset of the {meant_for[name]} architecture"
+                f"or take preset = {_preset_for({}, {'architecture': meant_for[name]})!r}"
             )
 
 

@@ -70,8 +70,8 @@ def _train(interactions: Path, items: Path | None, options: Options, screen: Con
     log = read_interactions(interactions)
     titles = None if items is None else read_item_titles(items)
     screen.print(
-        f"{len(log):,} events of {log.num_users:,} users and {log.num_items:,} films; training the "
-        f"paper's model, preset {options.preset}\n",
+        f"{len(log):,} events of {log.num_users:,} users and {log.num_items:,} films; training, "
+        f"preset {options.preset}\n",
         highlight=False,
     )
     with ConsoleListener(screen) as listener:

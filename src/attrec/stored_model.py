@@ -77,7 +77,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         A part is missing or does not fit the options or another part.
     """
     try:
-        options = Options.from_dict(artifact.summary["options"])
+        options = Options.from_dict(_with_architecture(artifact.summary["options"]))
         vocabulary = _vocabulary(artifact.documents["vocabulary"])
         network = _network(options.model, artifact.tensors["tables"])
         histories = _histories(artifact.tensors["histories"], vocabulary)
@@ -94,6 +94,11 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
     except (TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise ArtifactError(f"{place}: is damaged ({error}); retrain the model") from error
     return StoredModel(network, vocabulary, histories, options, titles, record)
+
+
+def _with_architecture(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the paper's network in options that were written when there was no other."""
+    return {**options, "model": {"architecture": "paper", **options["model"]}}
 
 
 def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network:

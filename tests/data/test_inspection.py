@@ -45,8 +45,7 @@ def test_the_figures_by_hand(log):
     assert found.losses["users not judged"] == 1
     assert found.losses["targets that training never sees"] == 2
     options = {each.option: each.value for each in found.suggestions}
-    assert options == {"window_length": 2, "num_targets": 1, "preset": "paper-sparse",
-                       "filter_seen": "false"}  # fmt: skip
+    assert options == {"preset": "accurate", "window_length": 200, "filter_seen": "false"}
     assert json.loads(json.dumps(found.to_dict()))["users"] == 3
 
 
@@ -75,7 +74,7 @@ def test_the_picture_and_the_command(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     text = run(path, "--picture", tmp_path / "b.png")
-    assert "try window_length = 5" in text
+    assert "try window_length = 200" in text
     assert "Next: attrec train" in text
     assert (tmp_path / "b.png").exists()
     assert json.loads(run(path, "--json"))["events"] == 1600

@@ -10,7 +10,13 @@ import attrec
 from attrec.errors import InterruptedTraining
 
 HERE = Path(__file__).parent
-OPTIONS = {"embedding_dim": 4, "max_epochs": 2, "batch_size": 40, "init_std": 0.3}
+OPTIONS = {
+    "embedding_dim": 4,
+    "max_epochs": 2,
+    "batch_size": 40,
+    "architecture": "paper",
+    "init_std": 0.3,
+}
 
 
 class Stop(attrec.Listener):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.paper import paper_model
 
-from attrec.config import ModelConfig
 from attrec.errors import ConfigError
 from attrec.model.attention import aggregate, attention_weights, intent_shares, project
 from attrec.model.network import AttRecNetwork
@@ -15,7 +15,7 @@ from attrec.model.positions import time_signal
 
 
 def network(L=3, d=4, aggregation="mean", num_items=6, seed=0, **options):
-    config = ModelConfig(
+    config = paper_model(
         embedding_dim=d, window_length=L, aggregation=aggregation, init_std=0.7, **options
     )
     return AttRecNetwork(config, 5, num_items, seed=seed, dtype=torch.float64).requires_grad_(False)
@@ -163,7 +163,7 @@ def test_order_matters_only_through_the_time_signal():
 
 
 def test_a_dtype_asked_for_is_the_one_computed_in():
-    config = ModelConfig(embedding_dim=4, window_length=3)
+    config = paper_model(embedding_dim=4, window_length=3)
     model = AttRecNetwork(config, 1, 4).requires_grad_(False)
     window = torch.tensor([[0, 1, 2]])
     assert model.intent(window, dtype=torch.float64).dtype == torch.float64

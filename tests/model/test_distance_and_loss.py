@@ -2,8 +2,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.paper import paper_model
 
-from attrec.config import ModelConfig
 from attrec.model.distance import joint_distance, squared_distance
 from attrec.model.loss import hinge_terms, l2_penalty, pair_mask
 from attrec.model.network import AttRecNetwork
@@ -16,7 +16,7 @@ def test_the_distance_by_hand():
 
 
 def test_the_networks_distance_is_equation_10():
-    config = ModelConfig(embedding_dim=4, window_length=2, long_term_weight=0.3, init_std=1.0)
+    config = paper_model(embedding_dim=4, window_length=2, long_term_weight=0.3, init_std=1.0)
     model = AttRecNetwork(config, 3, 5, dtype=torch.float64).requires_grad_(False)
     windows, candidates = torch.tensor([[1, 2], [-1, 4]]), torch.tensor([[0, 3], [4, 1]])
     found = model(torch.tensor([2, 0]), windows, candidates)
@@ -29,7 +29,7 @@ def test_the_networks_distance_is_equation_10():
 
 
 def test_nearer_is_smaller():
-    config = ModelConfig(embedding_dim=4, window_length=2, long_term_weight=0.0, init_std=1.0)
+    config = paper_model(embedding_dim=4, window_length=2, long_term_weight=0.0, init_std=1.0)
     model = AttRecNetwork(config, 1, 5).requires_grad_(False)
     # With one item in the window the intent is that item, which is at distance 0 from itself.
     found = model(torch.tensor([0]), torch.tensor([[-1, 4]]), torch.arange(5)[None])[0]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from tests.paper import paper_model
 
-from attrec.config import ModelConfig
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import last_items
@@ -15,8 +15,14 @@ USERS = np.array([0, 3, 1])
 
 
 def network(dtype=torch.float64, **options):
-    options = {"embedding_dim": 6, "window_length": 3, "init_std": 0.5, **options}
-    return AttRecNetwork(ModelConfig(**options), 4, 7, seed=5, dtype=dtype)
+    options = {
+        "embedding_dim": 6,
+        "window_length": 3,
+        "architecture": "paper",
+        "init_std": 0.5,
+        **options,
+    }
+    return AttRecNetwork(paper_model(**options), 4, 7, seed=5, dtype=dtype)
 
 
 def every_distance(net, users, histories):

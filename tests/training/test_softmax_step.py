@@ -25,9 +25,8 @@ def data(seed=0):
 
 
 def network(dtype=torch.float64, **options):
-    config = ModelConfig(
-        architecture="additive", embedding_dim=4, window_length=20, heads=2, blocks=1, **options
-    )
+    small = {"embedding_dim": 4, "window_length": 20, "heads": 2, "blocks": 1, "dropout": 0.0}
+    config = ModelConfig(**{**small, **options})
     return AdditiveNetwork(config, 0, N, dtype=dtype)
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.paper import paper_model, paper_training
 
-from attrec.config import ModelConfig, TrainConfig
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.model.network import AttRecNetwork
@@ -39,7 +39,7 @@ def batches(L, T, count=6, size=9, seed=0):
 
 
 def network(L=4, dtype=torch.float64, init_std=0.6, **options):
-    config = ModelConfig(embedding_dim=6, window_length=L, init_std=init_std, **options)
+    config = paper_model(embedding_dim=6, window_length=L, init_std=init_std, **options)
     return AttRecNetwork(config, M, N, dtype=dtype)
 
 
@@ -72,7 +72,7 @@ def dense_step(model, optimizer, config, batch):
 @pytest.mark.parametrize("step_class", STEPS)
 @pytest.mark.parametrize(("aggregation", "pairing"), [("mean", "all"), ("sum", "one-to-one")])
 def test_without_a_penalty_touching_rows_equals_the_dense_step(step_class, aggregation, pairing):
-    config = TrainConfig(pairing=pairing)
+    config = paper_training(pairing=pairing)
     ours, dense = network(aggregation=aggregation), network(aggregation=aggregation)
     step = step_class(ours, config)
     with torch.no_grad():
@@ -106,7 +106,9 @@ def test_a_fast_step_equals_the_plain_one(
 ):
     options = {"aggregation": aggregation, "dropout": p, "long_term_weight": omega}
     fast, plain = network(L, **options), network(L, **options)
-    config = TrainConfig(num_targets=T, pairing=pairing, l2=l2, norm_clipping=clip, adagrad=adagrad)
+    config = paper_training(
+        num_targets=T, pairing=pairing, l2=l2, norm_clipping=clip, adagrad=adagrad
+    )
     fast_step, plain_step = step_class(fast, config), PlainStep(plain, config)
     for batch in batches(L, T, count=3, seed=L + 7 * T):
         assert float(fast_step(batch)) == pytest.approx(float(plain_step(batch)), rel=1e-12)
@@ -123,7 +125,7 @@ def test_the_number_of_threads_changes_no_bit(step_class):
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             model = network(dtype=torch.float32)
-            step = step_class(model, TrainConfig())
+            step = step_class(model, paper_training())
             losses = [float(step(batch)) for batch in batches(4, 3, size=700)]
             found.append((losses, [value.detach() for value in model.parameters()]))
     finally:
@@ -136,7 +138,7 @@ def test_the_number_of_threads_changes_no_bit(step_class):
 @pytest.mark.parametrize("step_class", [NATIVE])
 def test_an_index_outside_its_table_is_an_error_and_touches_nothing(step_class):
     model = network()
-    step = step_class(model, TrainConfig())
+    step = step_class(model, paper_training())
     before = [value.detach().clone() for value in model.parameters()]
     batch = batches(4, 3, count=1)[0]
     outside = batch.negatives.clone()
@@ -149,7 +151,7 @@ def test_an_index_outside_its_table_is_an_error_and_touches_nothing(step_class):
 
 @pytest.mark.parametrize("step_class", [NATIVE])
 def test_a_negative_user_is_an_error(step_class):
-    step = step_class(network(), TrainConfig())
+    step = step_class(network(), paper_training())
     batch = batches(4, 3, count=1)[0]
     users = batch.users.clone()
     users[1] = -1
@@ -161,7 +163,7 @@ def test_a_negative_user_is_an_error(step_class):
 def test_float32_agrees_with_float64(step_class):
     single, double = network(dtype=torch.float32), network()
     double.load_state_dict({name: value.double() for name, value in single.state_dict().items()})
-    steps = step_class(single, TrainConfig()), step_class(double, TrainConfig())
+    steps = step_class(single, paper_training()), step_class(double, paper_training())
     for batch in batches(4, 3):
         losses = [float(step(batch)) for step in steps]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -177,7 +179,7 @@ def test_the_penalty_acts_once_on_each_row_touched(step_class):
     for l2 in (0.0, lam):
         model = network()
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        config = TrainConfig(l2=l2, norm_clipping=False, initial_accumulator=accumulator)
+        config = paper_training(l2=l2, norm_clipping=False, initial_accumulator=accumulator)
         step_class(model, config)(batch)
         scale = -(accumulator**0.5) / config.learning_rate
         moves.append({n: (v.detach() - before[n]) * scale for n, v in model.named_parameters()})
@@ -199,7 +201,7 @@ def test_the_penalty_acts_once_on_each_row_touched(step_class):
 @pytest.mark.parametrize("step_class", STEPS)
 def test_rows_outside_the_batch_keep_their_bits(step_class):
     model = network()
-    step = step_class(model, TrainConfig(l2=0.1))
+    step = step_class(model, paper_training(l2=0.1))
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     batch = batches(4, 3, count=1, size=2)[0]
     step(batch)
@@ -217,13 +219,13 @@ def test_rows_outside_the_batch_keep_their_bits(step_class):
 @pytest.mark.parametrize("step_class", STEPS)
 def test_clipping_keeps_every_row_in_the_ball_from_the_start(step_class):
     model = network(init_std=3.0)
-    step = step_class(model, TrainConfig(learning_rate=2.0))
+    step = step_class(model, paper_training(learning_rate=2.0))
     for batch in batches(4, 3):
         for table in (model.item_short, model.item_long, model.user_long):
             assert table.norm(dim=1).max() <= 1 + 1e-12
         step(batch)
     free = network(init_std=3.0)
-    step_class(free, TrainConfig(norm_clipping=False))
+    step_class(free, paper_training(norm_clipping=False))
     assert free.item_short.norm(dim=1).max() > 1
     # W is no table of points: it is never clipped.
     assert model.projection.norm() > 1
@@ -242,7 +244,7 @@ def test_row_wise_adagrad_keeps_one_number_a_row():
 @pytest.mark.parametrize("aggregation", ["max", "min"])
 def test_the_plain_step_covers_what_the_fast_ones_do_not(aggregation):
     model = network(aggregation=aggregation)
-    step = make_step(model, TrainConfig())
+    step = make_step(model, paper_training())
     assert type(step) is PlainStep
     losses = [float(step(batch)) for batch in batches(4, 3, count=1) * 8]
     assert losses[-1] < losses[0]
@@ -252,12 +254,12 @@ def test_the_step_is_chosen_by_what_it_covers():
     class Changed(AttRecNetwork):
         pass
 
-    config = ModelConfig(embedding_dim=4)
+    config = paper_model(embedding_dim=4)
     fastest = NativeStep if available() else FusedStep
-    assert type(make_step(AttRecNetwork(config, 2, 5), TrainConfig())) is fastest
+    assert type(make_step(AttRecNetwork(config, 2, 5), paper_training())) is fastest
     half = AttRecNetwork(config, 2, 5, dtype=torch.bfloat16)
-    assert type(make_step(half, TrainConfig())) is FusedStep
-    assert type(make_step(Changed(config, 2, 5), TrainConfig())) is PlainStep
+    assert type(make_step(half, paper_training())) is FusedStep
+    assert type(make_step(Changed(config, 2, 5), paper_training())) is PlainStep
 
 
 def test_a_parameter_that_the_loss_does_not_use_stays():
@@ -268,9 +270,9 @@ def test_a_parameter_that_the_loss_does_not_use_stays():
 
         forward = distances
 
-    model = WithoutLongTerm(ModelConfig(embedding_dim=6, window_length=4), M, N)
+    model = WithoutLongTerm(paper_model(embedding_dim=6, window_length=4), M, N)
     before = model.user_long.detach().clone()
-    PlainStep(model, TrainConfig())(batches(4, 3, count=1)[0])
+    PlainStep(model, paper_training())(batches(4, 3, count=1)[0])
     assert torch.equal(model.user_long, before)
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from tests.paper import paper_model, paper_training
 
-from attrec.config import ModelConfig, TrainConfig
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError
@@ -20,12 +20,12 @@ def sequences(users=20, items=15, length=8, seed=0):
 
 
 def network(seed=0, **options):
-    config = ModelConfig(embedding_dim=6, window_length=3, init_std=0.1, **options)
+    config = paper_model(embedding_dim=6, window_length=3, init_std=0.1, **options)
     return AttRecNetwork(config, 20, 15, seed=seed)
 
 
 def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
-    config, model, data = TrainConfig(batch_size=32), network(), sequences()
+    config, model, data = paper_training(batch_size=32), network(), sequences()
     orders = []
     for epoch in (1, 2):
         parts = list(make_step(model, config).batches(data, epoch))
@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_bits():
     runs = []
     for seed in (3, 3, 4):
         model = network(seed=seed, dropout=0.3)
-        train(model, sequences(), TrainConfig(seed=seed, max_epochs=2))
+        train(model, sequences(), paper_training(seed=seed, max_epochs=2))
         runs.append(torch.cat([value.flatten() for value in model.parameters()]))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
@@ -57,14 +57,14 @@ def test_training_stops_when_validation_stops_and_keeps_the_best_state():
         return {"ndcg@10": next(figures)}
 
     model = network()
-    run = train(model, sequences(), TrainConfig(patience=2), validate=validate)
+    run = train(model, sequences(), paper_training(patience=2), validate=validate)
     assert [epoch.validation["ndcg@10"] for epoch in run.epochs] == [0.1, 0.5, 0.3, 0.2]
     assert run.best_epoch == 2
     assert torch.equal(model.item_short, states[1])
 
 
 def test_without_validation_the_last_epoch_stays():
-    run = train(network(), sequences(), TrainConfig(max_epochs=9), num_epochs=2)
+    run = train(network(), sequences(), paper_training(max_epochs=9), num_epochs=2)
     assert (len(run.epochs), run.best_epoch, run.step) == (2, 2, STEP)
     assert run.epochs[1].loss < run.epochs[0].loss
 
@@ -73,7 +73,7 @@ def test_patience_zero_never_stops():
     run = train(
         network(),
         sequences(),
-        TrainConfig(patience=0, max_epochs=4),
+        paper_training(patience=0, max_epochs=4),
         validate=lambda model: {"ndcg@10": 0.0},
     )
     assert (len(run.epochs), run.best_epoch) == (4, 1)
@@ -84,7 +84,7 @@ def test_progress_is_told():
     train(
         network(),
         sequences(),
-        TrainConfig(batch_size=100, max_epochs=2),
+        paper_training(batch_size=100, max_epochs=2),
         on_progress=steps.append,
         on_epoch=epochs.append,
     )
@@ -97,7 +97,7 @@ def test_progress_is_told():
 
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(DataError, match="no user has two training events"):
-        train(network(), Sequences(Ragged.from_lists([[1], [2]])), TrainConfig())
-    config = ModelConfig(embedding_dim=4)
+        train(network(), Sequences(Ragged.from_lists([[1], [2]])), paper_training())
+    config = paper_model(embedding_dim=4)
     with pytest.raises(DataError, match="at least 4"):
-        train(AttRecNetwork(config, 1, 3), Sequences(Ragged.from_lists([[0, 1]])), TrainConfig())
+        train(AttRecNetwork(config, 1, 3), Sequences(Ragged.from_lists([[0, 1]])), paper_training())

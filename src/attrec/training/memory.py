@@ -38,7 +38,7 @@ def needed_bytes(num_users: int, num_items: int, num_events: int, options: Optio
 
     Examples
     --------
-    >>> needed_bytes(1_000_000, 1_000_000, 0, Options.of(embedding_dim=100)) // 10**9
+    >>> needed_bytes(1_000_000, 1_000_000, 0, Options.of("paper-sparse")) // 10**9
     6
     """
     d = options.model.embedding_dim
