@@ -77,7 +77,7 @@ def test_keys_and_queries_give_the_networks_distances(result):
             m = network.last_intents(chosen, torch.tensor([len(chosen)]), dtype=torch.float64)
             logits = (
                 -network.log_scale.double().exp()
-                * (m - network.item_key.double()).square().sum(dim=1)
+                * (m - network.keys(dtype=torch.float64)).square().sum(dim=1)
                 + network.item_bias.double()
             )
             # Ranking by distance is ranking by logits: they differ by a constant and by −τ.

@@ -64,7 +64,7 @@ class CatalogueMeans:
         """Take the means over the tables of ``network``, by blocks of rows."""
         if isinstance(network, AdditiveNetwork):
             bias = float(network.bias_distances(torch.float64).mean())
-            return cls(*_means(network.item_key), np.zeros(1), np.array([bias]))
+            return cls(*_means(network.keys(dtype=torch.float64)), np.zeros(1), np.array([bias]))
         return cls(*_means(network.item_short), *_means(network.item_long))
 
 
@@ -310,9 +310,10 @@ def _split_sums(
     """Take the distances of the additive network apart."""
     index = torch.as_tensor(candidates, dtype=torch.int64, device=network.item_key.device)
     biases = _numpy(network.bias_distances(torch.float64)[index])
+    keys = _numpy(network.keys(index, dtype=torch.float64))
     assert intent.contributions is not None
     splits = []
-    for item, key, bias in zip(candidates, _rows(network.item_key, index), biases, strict=True):
+    for item, key, bias in zip(candidates, keys, biases, strict=True):
         parts = -2.0 * intent.contributions @ key
         dimensions = (intent.vector - key) ** 2
         short_term = float(dimensions.sum())

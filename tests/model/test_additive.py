@@ -84,7 +84,9 @@ def by_loops(model, history):
             for j in range(t + 1):
                 part = weights[j] * (x[j] @ model.maps[h * d : (h + 1) * d])
                 m, parts[j] = m + part, parts[j] + part
-        intents.append(m)
+        length = math.sqrt(sum(float(entry) ** 2 for entry in m))
+        intents.append(m / length)
+        parts = [part / length for part in parts]
     return torch.stack(intents), torch.stack(parts)
 
 
@@ -128,6 +130,18 @@ def test_no_position_sees_what_comes_later_or_what_others_took():
     assert not torch.allclose(first[2], other[2])
 
 
+@torch.no_grad()
+def test_intents_and_keys_have_length_one():
+    model = network()
+    assert model.intents(*packed([[1, 2, 3], [4]])).norm(dim=1).tolist() == pytest.approx([1.0] * 4)
+    keys = model.keys()
+    assert keys.norm(dim=1).tolist() == pytest.approx([1.0] * N)
+    cosines = (keys * model.item_key).sum(dim=1) / model.item_key.norm(dim=1)
+    assert cosines.tolist() == pytest.approx([1.0] * N)
+    chosen = torch.tensor([7, 2, 7])
+    assert torch.equal(model.keys(chosen), keys[chosen])
+
+
 def test_dropout_only_in_training():
     model = network(dropout=0.5)
     lists = packed([[1, 2, 3], [4, 5]])
@@ -139,7 +153,8 @@ def test_dropout_only_in_training():
 @pytest.mark.parametrize("lists", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3, 7], [4]]])
 def test_gradients_reach_every_parameter(lists):
     model = network()
-    model.intents(*packed(lists)).square().sum().backward()
+    towards = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    (model.intents(*packed(lists)) @ towards).sum().backward()
     without = {name for name, value in model.named_parameters() if value.grad is None}
     assert without == {"item_key", "item_bias", "log_scale"}
     assert all(

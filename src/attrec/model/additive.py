@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.functional import dropout as device_dropout
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, normalize, scaled_dot_product_attention
 
 from attrec.config import ModelConfig
 
 Normal = Callable[..., nn.Parameter]
 """Makes a parameter of a shape with normal entries of a given ``std``."""
+
+TEMPERATURE = 0.05
+"""Where the softmax begins: τ = 1 / (2 · 0.05), the cosine divided by 0.05."""
+
+_LEAST = 1e-12
+"""No length is divided by less; as `normalize` has it."""
 
 ITEM_TABLES = ("item_context", "item_key", "item_bias")
 """Parameters with a row for each item."""
@@ -27,8 +33,8 @@ class AdditiveNetwork(nn.Module):
     h = 1 … H,
 
         a^h_tj = softmax over j ≤ t of (Q_h e_t · K_h e_j / √(d/H) + r^h_(t−j)),
-        m_t = Σ_j v_tj,   v_tj = Σ_h a^h_tj x_j R_h,
-        y_i = ‖m_t − k_i‖² + (b_max − b_i) / τ.
+        m_t = Σ_j v_tj,   v_tj = w_tj / ‖Σ_j w_tj‖,   w_tj = Σ_h a^h_tj x_j R_h,
+        y_i = ‖m_t − k_i‖² + (b_max − b_i) / τ,   ‖m_t‖ = ‖k_i‖ = 1.
 
     What an event adds to the intent is v_tj: its item's embedding through maps R_h of its own,
     weighted by attention that may look at everything. So the intent splits exactly over the events,
@@ -51,7 +57,7 @@ class AdditiveNetwork(nn.Module):
     item_context : (N, d) parameter
         What an item is as an event of a history.
     item_key : (N, d) parameter
-        k, what an item is as a candidate.
+        What an item is as a candidate; k is its direction, see `keys`.
     item_bias : (N,) parameter
         b.
     log_scale : () parameter
@@ -80,7 +86,7 @@ class AdditiveNetwork(nn.Module):
         self.item_context = normal(num_items, d, std=0.1)
         self.item_key = normal(num_items, d, std=0.1)
         self.item_bias = nn.Parameter(torch.zeros(num_items, dtype=dtype))
-        self.log_scale = nn.Parameter(torch.zeros((), dtype=dtype))
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(2 * TEMPERATURE), dtype=dtype))
         self.blocks = nn.ModuleList(_Block(config, normal) for _ in range(config.blocks))
         self.norm = _Norm(d, dtype)
         self.look = normal(d, 2 * d, std=1.0 / math.sqrt(d))
@@ -111,7 +117,7 @@ class AdditiveNetwork(nn.Module):
         x = self._drop(self.item_context[items])
         weights = self._weights(self._states(x, grid), grid)
         attended = weights @ grid.spread(x)[:, None]
-        return grid.packed(attended.transpose(1, 2).flatten(2)) @ self.maps
+        return normalize(grid.packed(attended.transpose(1, 2).flatten(2)) @ self.maps, dim=1)
 
     def last_intents(
         self, items: torch.Tensor, lengths: torch.Tensor, *, dtype: torch.dtype | None = None
@@ -124,7 +130,7 @@ class AdditiveNetwork(nn.Module):
         x = self.item_context[items].to(dtype or self.item_context.dtype)
         weights = self._weights(self._states(x, grid), grid, newest=True)
         attended = weights @ grid.spread(x)[:, None]
-        return attended.flatten(1) @ self.maps.to(x.dtype)
+        return normalize(attended.flatten(1) @ self.maps.to(x.dtype), dim=1)
 
     def contributions(
         self, items: torch.Tensor, *, dtype: torch.dtype | None = None
@@ -148,7 +154,8 @@ class AdditiveNetwork(nn.Module):
         weights = self._weights(self._states(x, grid), grid, newest=True)[0, :, 0]
         H, d = self.config.heads, self.config.embedding_dim
         mapped = torch.einsum("nd,hde->hne", x, self.maps.to(x.dtype).view(H, d, d))
-        return weights, (weights[:, :, None] * mapped).sum(dim=0)
+        parts = (weights[:, :, None] * mapped).sum(dim=0)
+        return weights, parts / parts.sum(dim=0).norm().clamp(min=_LEAST)
 
     def newest_weights(
         self, items: torch.Tensor, lengths: torch.Tensor, *, dtype: torch.dtype | None = None
@@ -157,6 +164,13 @@ class AdditiveNetwork(nn.Module):
         grid = _Grid.of(lengths)
         x = self.item_context[items].to(dtype or self.item_context.dtype)
         return self._weights(self._states(x, grid), grid, newest=True)[:, :, 0]
+
+    def keys(
+        self, items: torch.Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return k of some items, or of all: (n, d), each of length 1."""
+        rows = self.item_key if items is None else self.item_key[items]
+        return normalize(rows.to(dtype or rows.dtype), dim=1)
 
     def bias_distances(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Return (b_max − b_i) / τ of every item: (N,), at least 0."""

@@ -43,7 +43,8 @@ def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Ten
     d = network.config.embedding_dim
     if isinstance(network, AdditiveNetwork):
         root = network.bias_distances(torch.float64).sqrt()
-        return torch.cat([root.to(dtype)[:, None], network.item_key.to(dtype)], dim=1)
+        keys = network.keys(dtype=torch.float64).to(dtype)
+        return torch.cat([root.to(dtype)[:, None], keys], dim=1)
     keys = torch.empty(network.num_items, 2 * d, dtype=dtype, device=network.item_long.device)
     long_weight, short_weight = _root_weights(network)
     for start in range(0, network.num_items, _ROWS_AT_ONCE):

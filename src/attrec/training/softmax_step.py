@@ -142,7 +142,7 @@ class SoftmaxStep:
     ) -> torch.Tensor:
         network, trained = self.network, targets >= 0
         queries = network.intents(items, lengths)[trained]
-        chosen = (queries, network.item_key, targets[trained])
+        chosen = (queries, network.keys(), targets[trained])
         if not self.config.softmax_samples:
             return softmax_loss(
                 *chosen, network.log_scale, network.item_bias,
