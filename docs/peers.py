@@ -58,7 +58,7 @@ def _head() -> list[str]:
         "one did, so the peer might have become better; “retraining cut” that the second did. The "
         "peers' lists of 50 go through what `attrec evaluate --compare` does, and differences are "
         "tested in pairs of users (a star: the 95 % interval excludes zero). A peer that reaches "
-        f"less than {ENOUGH:.0%} of a figure published of this very training is marked “not "
+        f"less than {ENOUGH:.0%} of the figure published of its model and loss is marked “not "
         "reproduced”, and nothing is claimed over it. Published figures are marked as published; "
         "they are without retraining. Seconds are of training, the judging of the epochs left out, "
         "on a machine that others use too. `make bench-peers` measures what is missing.",
