@@ -6,17 +6,18 @@ PYTHON ?= python3
 DEMO   := .venv-demo
 VENV   := .venv
 BIN    := $(VENV)/bin
+PEERS  := .cache/peers
 ROW    ?=
 KERNELS := $(wildcard src/attrec/native/*.[ch])
 TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Two test processes with one thread each are quicker than one process with two; figures are per thread.
-test soak mutants bench-accuracy bench-ablations: export OMP_NUM_THREADS ?= 1
+test soak mutants bench-accuracy bench-ablations bench-peers: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-speed bench-gpu bench-data clean
+        bench-accuracy bench-ablations bench-peers bench-speed bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -75,6 +76,17 @@ bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name ag
 
 bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name again
 	@$(BIN)/python -m benchmarks.ablations.run $(ROW)
+
+# Other libraries pin what AttRec does not: each has an environment of its own.
+$(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
+	@echo "Installing $* into $(PEERS)/$* (once) ..."
+	@$(PYTHON) -m venv $(PEERS)/$*
+	@$(call install_torch,$(PEERS)/$*)
+	@$(PEERS)/$*/bin/pip install --quiet -r $<
+	@touch $@
+
+bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## other libraries: missing rows, or ROW=name again
+	@nice -n 5 $(BIN)/python -m benchmarks.peers.run $(ROW)
 
 bench-speed: $(VENV)/.ready ## speed of everything, or of the rows whose names begin with ROW
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)

@@ -22,6 +22,7 @@ from tests.messy import transcript
 import attrec
 from attrec.cli import app
 from attrec.config import PRESETS, option_specs
+from docs import peers
 from docs.performance import performance_page, rows
 
 DOCS = Path(__file__).parent
@@ -177,6 +178,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "accuracy.md": accuracy_page,
     "ablations.md": ablations_page,
     "performance.md": performance_page,
+    "peers.md": peers.peers_page,
 }
 
 
@@ -300,7 +302,8 @@ def _signature(thing: Any) -> str:
 
 
 def main() -> None:
-    """Write all pages."""
+    """Write all pages and their pictures."""
+    peers.draw(DOCS / "peers")
     for name in PAGES:
         (DOCS / name).write_text(page(name), encoding="utf-8")
     README.write_text(readme(), encoding="utf-8")

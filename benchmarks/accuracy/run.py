@@ -27,6 +27,7 @@ from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.ranking import Ranking
+from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.rows import read_row, write_row
 
@@ -40,7 +41,9 @@ def run_row(name: str, row: dict[str, Any]) -> None:
     options = Options.of(row["preset"], **row.get("options", {}))
     split = load_split(row["data"], options.protocol)
     vocabulary = Vocabulary.fit(split.train_and_validation)
-    runs = [_seed(name, split, options.with_(seed=seed), vocabulary) for seed in row["seeds"]]
+    runs = [
+        trained_seed(name, split, options.with_(seed=seed), vocabulary) for seed in row["seeds"]
+    ]
     evaluation = evaluate_systems(
         {
             "attrec": [run["retrained"] for run in runs],
@@ -75,6 +78,7 @@ def run_row(name: str, row: dict[str, Any]) -> None:
             "counts": found["counts"],
             "new_users": found["new_users"],
             "valid": [run["figures"] for run in runs],
+            "curve": [run["curve"] for run in runs],
             "cost": {
                 "train_seconds": float(np.mean([run["seconds"] for run in runs])),
                 "epochs": [run["best_epoch"] for run in runs],
@@ -86,7 +90,14 @@ def run_row(name: str, row: dict[str, Any]) -> None:
     print(evaluation, flush=True)
 
 
-def _seed(name: str, split: Split, options: Options, vocabulary: Vocabulary) -> dict[str, Any]:
+def read_rows() -> dict[str, dict[str, Any]]:
+    """Read the rows' declarations."""
+    return tomllib.loads(ROWS.read_text(encoding="utf-8"))
+
+
+def trained_seed(
+    name: str, split: Split, options: Options, vocabulary: Vocabulary
+) -> dict[str, Any]:
     """Train one seed, or find it trained; the best epoch is chosen on validation alone."""
     key = json.dumps([name, options.to_dict(), split.log.fingerprint()], sort_keys=True)
     path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
@@ -108,6 +119,7 @@ def _seed(name: str, split: Split, options: Options, vocabulary: Vocabulary) -> 
                 f"{which}_top": ranking.top_items,
             }
         figures = json.dumps(first.run.epochs[best - 1].validation)
+        arrays["curve"] = np.array(json.dumps(validation_curve(first.run)))
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path.with_suffix(".part.npz"), figures=np.array(figures), **arrays)
         path.with_suffix(".part.npz").replace(path)
@@ -118,6 +130,8 @@ def _seed(name: str, split: Split, options: Options, vocabulary: Vocabulary) -> 
             "best_epoch": int(found["best_epoch"]),
             "seconds": float(found["seconds"]),
             "figures": json.loads(str(found["figures"])),
+            # Seeds trained before the curve was kept have none.
+            "curve": json.loads(str(found["curve"])) if "curve" in found else [],
             **{
                 which: Ranking(
                     Ragged(found[f"{which}_ranks"], found[f"{which}_offsets"]),
@@ -128,9 +142,21 @@ def _seed(name: str, split: Split, options: Options, vocabulary: Vocabulary) -> 
         }
 
 
+def validation_curve(run: TrainingRun) -> list[dict[str, float]]:
+    """Validation figures against the seconds spent so far, without and with the judging."""
+    curve = []
+    seconds = judging = 0.0
+    for epoch in run.epochs:
+        seconds += epoch.train_seconds
+        judging += epoch.validation_seconds
+        point = {"epoch": epoch.number, "seconds": seconds, "wall_seconds": seconds + judging}
+        curve.append(point | {name: epoch.validation[name] for name in ("ndcg@10", "hit_rate@10")})
+    return curve
+
+
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
-    rows = tomllib.loads(ROWS.read_text(encoding="utf-8"))
+    rows = read_rows()
     asked = sys.argv[1:] or [name for name in rows if read_row("accuracy", name) is None]
     for name in asked:
         if name not in rows:

@@ -1,0 +1,310 @@
+"""make bench-peers: other libraries on the same splits, by the same scorer, on one thread each.
+
+python -m benchmarks.peers.run            the rows without a result, or beside an older AttRec
+python -m benchmarks.peers.run ROW ...    these rows again, or all rows of a data.split
+
+A training that ended is kept under .cache/peers, and its lists are only judged again; remove its
+folder there to train once more. A row that fails is told at the end, and the others still run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attrec.api import WITHOUT_RETRAINING, baselines
+from attrec.baselines import item_counts
+from attrec.config import Options
+from attrec.data.cases import encode_cases
+from attrec.data.splits import Split
+from attrec.data.vocabulary import Vocabulary
+from attrec.evaluation.comparison import rank_in_lists, read_lists
+from attrec.evaluation.evaluate import evaluate_systems
+from benchmarks.accuracy import run as accuracy
+from benchmarks.data import load_split
+from benchmarks.peers.material import write_material
+from benchmarks.peers.rows import PATIENCE, Row, read_rows
+from benchmarks.rows import read_row, write_row
+
+CACHE = Path(__file__).parents[2] / ".cache" / "peers"
+WORKERS = Path(__file__).with_name("workers")
+SEED = 0
+THREADS = 1
+ENOUGH = 0.9
+"""Share of the published figure from which on a peer counts as reproduced."""
+SPARE_SECONDS = 1800.0
+"""What a worker may take beside its training before it counts as stuck."""
+TRAININGS = {"first": "train", "retrained": "train_and_validation"}
+
+
+class WorkerError(Exception):
+    """A worker ended without a result."""
+
+
+def run_row(row: Row) -> None:
+    """Train a peer where that was not done, and judge its lists."""
+    options = attrec_options(row) or Options.of(**row.options)
+    split = load_split(row.data, options.protocol)
+    material = write_material(
+        split, CACHE / "material" / f"{row.split}.{split.log.fingerprint()[:12]}"
+    )
+    first = work(row, material, "first")
+    retrained = work(row, material, "retrained", epochs=first["best"]["epoch"])
+    write_row("peers", row.name, judged(row, split, options, first, retrained))
+
+
+def work(row: Row, material: Path, phase: str, epochs: float | None = None) -> dict[str, Any]:
+    """Let the peer's worker do one of the two trainings, or find it done.
+
+    Returns
+    -------
+    dict
+        What the worker says of it, and under ``lists`` the path of its lists.
+    """
+    spec = {
+        "material": str(material),
+        "training": TRAININGS[phase],
+        "worker": row.worker,
+        "model": row.model,
+        "settings": row.settings,
+        "cap_seconds": row.cap_seconds,
+        "patience": PATIENCE,
+        "max_epochs": row.max_epochs,
+        "epochs": epochs,
+        "seed": SEED,
+        "threads": THREADS,
+    }
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    out = CACHE / "work" / f"{row.name}.{phase}.{digest}"
+    result = out.with_name(out.name + ".json")
+    if not result.exists():
+        _call(row, {**spec, "out": str(out)}, out)
+    return {
+        **json.loads(result.read_text(encoding="utf-8")),
+        "lists": out.with_name(out.name + ".csv"),
+    }
+
+
+def _call(row: Row, spec: dict[str, Any], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    given, log = out.with_name(out.name + ".spec"), out.with_name(out.name + ".log")
+    given.write_text(json.dumps(spec, indent=1), encoding="utf-8")
+    print(f"{row.name}: trains on {spec['training']}, log in {log}", flush=True)
+    one_thread = dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS)
+    )
+    with log.open("w", encoding="utf-8") as file:
+        try:
+            done = subprocess.run(
+                [python_of(row.environment), str(WORKERS / f"{row.worker}.py"), str(given)],
+                stdout=file, stderr=subprocess.STDOUT, cwd=out.parent, check=False,
+                timeout=2 * row.cap_seconds + SPARE_SECONDS,
+                # RecBole loads what it saved itself, which newer PyTorch asks to be told.
+                env={**os.environ, **one_thread, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise WorkerError(f"stuck for {SPARE_SECONDS:.0f} s beyond its cap; {log}") from None
+    if done.returncode:
+        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["it said nothing"]
+        raise WorkerError(f"{last[0]} (exit code {done.returncode}; {log})")
+
+
+def python_of(environment: str) -> str:
+    """Return the interpreter of a peer's environment."""
+    found = CACHE / environment / "bin" / "python"
+    if not found.exists():
+        raise SystemExit(f"the environment {environment} is not there; `make bench-peers` makes it")
+    return str(found)
+
+
+def attrec_options(row: Row) -> Options | None:
+    """Return the options of the AttRec that the row stands beside; None where none is declared."""
+    declared = accuracy.read_rows().get(row.attrec)
+    if declared is None:
+        return None
+    options = Options.of(declared["preset"], **declared.get("options", {}))
+    if options.protocol != Options.of(**row.options).protocol:
+        raise SystemExit(f"{row.name}: the accuracy row {row.attrec} has another protocol")
+    return options
+
+
+def attrec_key(row: Row) -> dict[str, Any] | None:
+    """Name the AttRec that the row stands beside so that another one can be told from it."""
+    options = attrec_options(row)
+    if options is None:
+        return None
+    seeds = accuracy.read_rows()[row.attrec]["seeds"]
+    return {"row": row.attrec, "config": options.to_dict(), "seeds": seeds}
+
+
+def judged(
+    row: Row, split: Split, options: Options, first: dict[str, Any], retrained: dict[str, Any]
+) -> dict[str, Any]:
+    """Judge a peer's lists beside AttRec's rankings, in pairs of users.
+
+    Returns
+    -------
+    dict
+        The content of the row's file.
+    """
+    vocabulary = Vocabulary.fit(split.train_and_validation)
+    cases = encode_cases(split.test, split.log, vocabulary)
+    users = split.log.user_ids[split.test.user_codes]
+    key = attrec_key(row)
+    seeds = [
+        accuracy.trained_seed(row.attrec, split, options.with_(seed=seed), vocabulary)
+        for seed in (key or {"seeds": []})["seeds"]
+    ]
+    systems: dict[str, Any] = {}
+    if seeds:
+        systems["attrec"] = [run["retrained"] for run in seeds]
+        systems[WITHOUT_RETRAINING] = [run["first"] for run in seeds]
+    for name, found in ((row.peer, retrained), (not_retrained(row.peer), first)):
+        compared = rank_in_lists(
+            read_lists(found["lists"]), cases, users, vocabulary, max(options.protocol.cutoffs)
+        )
+        systems[name] = compared.ranking
+    evaluation = evaluate_systems(
+        {**systems, **baselines(split.train_and_validation, vocabulary)},
+        cases,
+        options.protocol,
+        item_counts(split.train_and_validation, vocabulary),
+        split.protocol,
+    ).to_dict()
+    figures = _of_lists(evaluation, bool(seeds))
+    comparable = figures["systems"][not_retrained(row.peer)]
+    curves = [run["curve"] for run in seeds]
+    return {
+        "data": {
+            "name": row.data,
+            "log_sha256": split.log.fingerprint(),
+            "users": split.log.num_users,
+            "items": split.log.num_items,
+            "events": len(split.log),
+            "split": split.counts,
+        },
+        "protocol": evaluation["protocol"],
+        "peer": {
+            "name": row.peer, "model": row.model, "settings": row.settings, "source": row.source,
+            "floor": row.floor, "patience": PATIENCE, "max_epochs": row.max_epochs,
+            "cap_seconds": row.cap_seconds, "versions": first["versions"],
+        },
+        "seeds": [SEED],
+        "metrics": figures["systems"][row.peer],
+        **figures,
+        "curve": first["curve"],
+        "best": first["best"],
+        "capped": first["capped"],
+        "retraining_capped": retrained["capped"],
+        "published": row.published,
+        "reproduced": reproduced(comparable, row.published),
+        "attrec": key and {**key, "curves": curves,
+                           "seconds_to_peer": seconds_to(first["best"]["ndcg@10"], curves)},
+        "cost": {
+            "train_seconds": first["train_seconds"],
+            "validation_seconds": first["validation_seconds"],
+            "epochs": first["epochs"],
+            "retraining_seconds": retrained["train_seconds"],
+            "retraining_epochs": retrained["epochs"],
+            "peak_memory_bytes": max(first["peak_memory_bytes"], retrained["peak_memory_bytes"]),
+            "threads": first["threads"],
+        },
+    }  # fmt: skip
+
+
+def not_retrained(peer: str) -> str:
+    """Name a peer's row without the retraining."""
+    return f"{peer}, not retrained"
+
+
+def reproduced(figures: dict[str, Any], published: dict[str, Any] | None) -> bool | None:
+    """Answer whether a peer comes near its published figures; None where there are none.
+
+    Examples
+    --------
+    >>> reproduced({"ndcg@10": {"mean": 0.17}}, {"ndcg@10": 0.18, "source": "…"})
+    True
+    """
+    if published is None:
+        return None
+    metrics = [name for name in published if "@" in name]
+    return all(figures[name]["mean"] >= ENOUGH * published[name] for name in metrics)
+
+
+def seconds_to(value: float, curves: list[list[dict[str, float]]]) -> list[float | None]:
+    """Return each seed's training seconds until validation NDCG@10 reached ``value``, or None.
+
+    Examples
+    --------
+    >>> seconds_to(0.2, [[{"ndcg@10": 0.1, "seconds": 3.0}, {"ndcg@10": 0.2, "seconds": 6.0}]])
+    [6.0]
+    """
+    return [
+        next((point["seconds"] for point in curve if point["ndcg@10"] >= value), None)
+        for curve in curves
+    ]
+
+
+def _of_lists(evaluation: dict[str, Any], with_attrec: bool) -> dict[str, Any]:
+    """Keep what lists of 50 can answer; a difference is AttRec's, or there is none."""
+
+    def cut(figures: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: {metric: value for metric, value in of.items() if "@" in metric}
+            for name, of in figures.items()
+        }
+
+    new = evaluation["new_users"]
+    return {
+        "systems": cut(evaluation["systems"]),
+        "differences": cut(evaluation["differences"]) if with_attrec else {},
+        "counts": evaluation["counts"],
+        "new_users": None if new is None else _of_lists({**new, "new_users": None}, with_attrec),
+    }
+
+
+def missing(row: Row) -> bool:
+    """Answer whether a row has no result, or one beside an AttRec with other options."""
+    found = read_row("peers", row.name)
+    if found is None:
+        return True
+    key = attrec_key(row)
+    return key is not None and {name: (found["attrec"] or {}).get(name) for name in key} != key
+
+
+def main() -> None:
+    """Run the rows asked for, or those that are missing."""
+    torch.set_num_threads(THREADS)
+    rows = read_rows()
+    asked = [] if sys.argv[1:] else [row for row in rows.values() if missing(row)]
+    for name in sys.argv[1:]:
+        of_name = [row for row in rows.values() if name in (row.name, row.split)]
+        if not of_name:
+            raise SystemExit(f"no row {name!r}; rows: {', '.join(rows)}")
+        asked += of_name
+    hours = sum(2 * row.cap_seconds for row in asked if not row.floor) / 3600
+    print(f"{len(asked)} rows, at most {hours:.1f} h of training under the caps", flush=True)
+    failed = []
+    for row in asked:
+        began = time.perf_counter()
+        try:
+            run_row(row)
+        except WorkerError as error:
+            failed.append(row.name)
+            print(f"{row.name}: failed: {error}", flush=True)
+        else:
+            print(f"{row.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

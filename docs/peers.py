@@ -1,0 +1,264 @@
+"""The page that shows AttRec beside other libraries, and its pictures, from the result files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.rows import Row, published, read_rows
+from benchmarks.peers.run import ENOUGH, not_retrained
+
+from docs.performance import rows, table
+
+METRICS = ("hit_rate@10", "ndcg@10", "hit_rate@50", "ndcg@50", "mrr@10")
+ATTREC = ("attrec", "attrec, not retrained")
+FLOORS = ("popularity", "recent popularity", "Markov, first order")
+TARGET = "ndcg@10"
+QUICK = 1 / 3
+"""AttRec's share of a neural peer's time to the same validation score that is aimed at."""
+
+Found = Mapping[str, Any]
+
+
+def peers_page() -> str:
+    """Make the page."""
+    declared = read_rows()
+    measured = {row["row"]: row for row in rows("peers")}
+    splits = dict.fromkeys(row.split for row in declared.values())
+    parts = [_head()]
+    for split in splits:
+        of_split = [row for row in declared.values() if row.split == split]
+        found = {row.peer: measured[row.name] for row in of_split if row.name in measured}
+        parts.append(_split(split, of_split, found))
+    return "\n\n".join("\n".join(part).strip() for part in parts)
+
+
+def draw(folder: Path) -> None:
+    """Draw validation NDCG@10 against the seconds of training, a picture for each split."""
+    by_split: dict[str, list[Found]] = {}
+    for row in rows("peers"):
+        by_split.setdefault(row["row"].rsplit(".", 1)[0], []).append(row)
+    for split, found in by_split.items():
+        if _has_picture(found):
+            folder.mkdir(exist_ok=True)
+            _draw(split, found, folder / f"{split}.svg")
+
+
+def _head() -> list[str]:
+    return [
+        "# Beside other libraries",
+        "",
+        "Each peer in an environment of its own, with settings from its own documentation and "
+        "nothing tuned here (benchmarks/peers/rows.toml names the sources), one seed, one thread. "
+        "All get the same split; a worker sees no test target. The epoch is chosen on validation "
+        "NDCG@10 (full ranking, seen items left out; over after 10 epochs without a better one), "
+        "then the peer is trained again from the start on train + validation for as many epochs; "
+        "“not retrained” is without that. Each training ends at its cap: “cut” says that the first "
+        "one did, so the peer might have become better; “retraining cut” that the second did. The "
+        "peers' lists of 50 go through what `attrec evaluate --compare` does, and differences are "
+        "tested in pairs of users (a star: the 95 % interval excludes zero). A peer that reaches "
+        f"less than {ENOUGH:.0%} of the figure published of its model and loss is marked “not "
+        "reproduced”, and nothing is claimed over it. Published figures are marked as published; "
+        "they are without retraining. Seconds are of training, the judging of the epochs left out, "
+        "on a machine that others use too. `make bench-peers` measures what is missing.",
+    ]
+
+
+def _split(split: str, declared: list[Row], found: Mapping[str, Found]) -> list[str]:
+    lines = [f"## {split}", ""]
+    absent = [row.peer for row in declared if row.peer not in found]
+    if absent:
+        lines += [f"Not measured yet: {', '.join(absent)}.", ""]
+    if found:
+        any_row = next(iter(found.values()))
+        lines += [f"{any_row['protocol']}.", ""]
+        if any_row["attrec"] is None:
+            lines += [f"AttRec's row {declared[0].attrec} is not measured yet.", ""]
+        lines += _figures(split, found, None)
+        lines += ["", *_best(found)]
+        if any_row["new_users"]:
+            lines += ["", "Users without a trained row, by fold-in:", ""]
+            lines += _figures(split, found, "new_users")
+        lines += ["", *_times(found)]
+        if _has_picture(found.values()):
+            lines += [
+                "", f"![Validation NDCG@10 against seconds of training, {split}](peers/{split}.svg)"
+            ]  # fmt: skip
+    elif published(split):
+        lines += _published(split)
+    return lines
+
+
+def _figures(split: str, found: Mapping[str, Found], part: str | None) -> list[str]:
+    def of(row: Found) -> Found:
+        return {**(row[part] if part else row), "reproduced": row["reproduced"]}
+
+    any_row = {**of(next(iter(found.values()))), "reproduced": None}
+    body = [_line(name, any_row) for name in ATTREC if name in any_row["systems"]]
+    for peer, row in found.items():
+        body.append(_line(peer, of(row), ", ".join(marks(row))))
+        body.append(_line(not_retrained(peer), of(row)))
+    body += [_line(name, any_row) for name in FLOORS]
+    if part is None:
+        body += [_published_line(one) for one in published(split)]
+    return table(("", *METRICS, "AttRec − it, NDCG@10", "marks"), body)
+
+
+def _line(name: str, row: Found, marked: str = "") -> list[str]:
+    figures = row["systems"][name]
+    cells = [
+        f"{figures[m]['mean']:.4f} [{figures[m]['low']:.4f}, {figures[m]['high']:.4f}]"
+        for m in METRICS
+    ]
+    return [name, *cells, claimed(row, name), marked]
+
+
+def _published(split: str) -> list[str]:
+    body = [_published_line(one) for one in published(split)]
+    return table(("", *METRICS, "AttRec − it, NDCG@10", "marks"), body)
+
+
+def _published_line(one: Found) -> list[str]:
+    cells = [f"{one[m]:.4f}" if m in one else "" for m in METRICS]
+    return [one["name"], *cells, "", f"published: {one['source']}"]
+
+
+def marks(row: Found) -> list[str]:
+    """Say what a reader must know of a peer's row."""
+    minutes = f"{row['peer']['cap_seconds'] / 60:.0f} min"
+    said = []
+    if row["capped"]:
+        said.append(f"cut at {minutes}")
+    if row["retraining_capped"]:
+        said.append(f"retraining cut at {minutes}")
+    if row["reproduced"] is False:
+        said.append("not reproduced")
+    return said
+
+
+def signed(difference: Found) -> str:
+    """Write a difference with its interval, and a star where that excludes zero."""
+    star = r" **\***" if difference["excludes_zero"] else ""
+    return f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]{star}"
+
+
+def claimed(row: Found, name: str) -> str:
+    """Write AttRec's difference from a system; a lead over what was not reproduced is none."""
+    difference = row["differences"].get(name, {}).get(TARGET)
+    if not difference or (row["reproduced"] is False and difference["mean"] > 0):
+        return ""
+    return signed(difference)
+
+
+def _best(found: Mapping[str, Found]) -> list[str]:
+    """Name the best neural peer and the best floor of the run, and what may be said of them."""
+    any_row = next(iter(found.values()))
+    neural = {peer: (row, peer) for peer, row in found.items() if not row["peer"]["floor"]}
+    floors = {peer: (row, peer) for peer, row in found.items() if row["peer"]["floor"]}
+    floors |= {name: (any_row, name) for name in FLOORS}
+    lines = []
+    for kind, of_kind in (("neural peer", neural), ("floor", floors)):
+        if not of_kind:
+            continue
+        row, name = max(of_kind.values(), key=lambda one: _mean(*one))
+        words = f"Best {kind} of this run: {name}, NDCG@10 {_mean(row, name):.4f}"
+        said = claimed(row if name in found else {**row, "reproduced": None}, name)
+        lines.append(f"{words}; AttRec − it: {said}." if said else f"{words}.")
+    for peer, row in found.items():
+        if row["reproduced"] is False:
+            of = row["published"]
+            lines.append(
+                f"Nothing is claimed over {peer}: not retrained it reaches "
+                f"{_mean(row, not_retrained(peer)):.4f} of the published {of[TARGET]:.4f} "
+                f"({of['source']})."
+            )
+    return lines
+
+
+def _mean(row: Found, system: str) -> float:
+    return float(row["systems"][system][TARGET]["mean"])
+
+
+def _times(found: Mapping[str, Found]) -> list[str]:
+    body = []
+    for peer, row in found.items():
+        best, cost = row["best"], row["cost"]
+        seconds = [] if row["attrec"] is None else row["attrec"]["seconds_to_peer"]
+        body.append(
+            [
+                peer,
+                f"{best[TARGET]:.4f}",
+                f"{best['epoch']:.3g}",
+                f"{best['seconds']:,.0f}",
+                *_to_the_same(seconds, best["seconds"], row["peer"]["floor"], row["reproduced"]),
+                f"{cost['train_seconds'] + cost['validation_seconds']:,.0f}",
+                f"{cost['retraining_seconds']:,.0f}",
+                f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
+            ]
+        )
+    any_row = next(iter(found.values()))
+    when = "; ".join(sorted({f"{row['date']}, commit `{row['commit']}`" for row in found.values()}))
+    return [
+        *table(
+            ("peer", "its best validation NDCG@10", "epoch", "seconds to it",
+             "AttRec's seconds to that score, each seed", "share",
+             f"≤ {QUICK:.2f}", "whole first training, s", "retraining, s", "peak memory, MB"),
+            body,
+        ),
+        "",
+        f"On {any_row['cost']['threads']} thread of {any_row['machine']['processor']}; {when}. "
+        f"Again: `make bench-peers ROW={any_row['row'].rsplit('.', 1)[0]}`.",
+    ]  # fmt: skip
+
+
+def _to_the_same(
+    seconds: list[float | None], peers: float, floor: bool, reproduced: bool | None
+) -> list[str]:
+    """Write AttRec's seconds to the peer's best score, their mean share of it, and the verdict."""
+    if not seconds:
+        return ["not measured yet", "", ""]
+    words = ", ".join("not reached" if one is None else f"{one:,.0f}" for one in seconds)
+    reached = [one for one in seconds if one is not None]
+    if floor or len(reached) < len(seconds):
+        return [words, "", "" if floor else "no"]
+    share = sum(reached) / len(reached) / peers
+    verdict = "not reproduced" if reproduced is False else "yes" if share <= QUICK else "no"
+    return [words, f"{share:.2f}", verdict]
+
+
+def _has_picture(found: Any) -> bool:
+    return any(not row["peer"]["floor"] for row in found)
+
+
+def _draw(split: str, found: list[Found], path: Path) -> None:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    colours = mpl.colormaps["tab10"]
+    with mpl.rc_context({"svg.hashsalt": split, "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+        axes = figure.subplots()
+        attrec = next((row["attrec"] for row in found if row["attrec"]), None)
+        for number, curve in enumerate(attrec["curves"] if attrec else []):
+            if curve:
+                _curve(axes, curve, "black", "AttRec" if number == 0 else None)
+        for place, row in enumerate(row for row in found if not row["peer"]["floor"]):
+            name = row["peer"]["name"] + (" (cut)" if row["capped"] else "")
+            _curve(axes, row["curve"], colours(place), name)
+        for place, row in enumerate(row for row in found if row["peer"]["floor"]):
+            axes.axhline(row["best"][TARGET], color="grey", linewidth=0.8,
+                         linestyle=(":", "--")[place % 2], label=row["peer"]["name"])  # fmt: skip
+        axes.set(xscale="log", xlabel="seconds of training, the judging left out",
+                 ylabel="validation NDCG@10", title=split)  # fmt: skip
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _curve(axes: Any, curve: list[dict[str, float]], colour: Any, name: str | None) -> None:
+    seconds = [point["seconds"] for point in curve]
+    axes.plot(seconds, [point[TARGET] for point in curve], color=colour, label=name,
+              linewidth=1.2, marker="o", markersize=2)  # fmt: skip
