@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import shutil
 import sys
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from attrec.api import WITHOUT_RETRAINING, baselines, retrain_on, train_on
+from attrec.api import (
+    WITHOUT_RETRAINING,
+    Listener,
+    baselines,
+    make_checkpointer,
+    retrain_on,
+    train_on,
+)
 from attrec.baselines import item_counts
 from attrec.config import Options
 from attrec.data.cases import encode_cases
@@ -27,7 +34,7 @@ from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.ranking import Ranking
-from attrec.training.checkpoint import TrainingRun
+from attrec.training.checkpoint import FirstTraining, TrainingRun
 from benchmarks.data import load_split
 from benchmarks.rows import read_row, write_row
 
@@ -36,14 +43,25 @@ CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
 
 
 def run_row(name: str, row: dict[str, Any]) -> None:
-    """Measure one row and write it."""
+    """Measure one row, seed by seed, and write what there is after each."""
     torch.set_num_threads(1)
     options = Options.of(row["preset"], **row.get("options", {}))
     split = load_split(row["data"], options.protocol)
     vocabulary = Vocabulary.fit(split.train_and_validation)
-    runs = [
-        trained_seed(name, split, options.with_(seed=seed), vocabulary) for seed in row["seeds"]
-    ]
+    runs: list[dict[str, Any]] = []
+    for seed in row["seeds"]:
+        runs.append(trained_seed(name, split, options.with_(seed=seed), vocabulary))
+        _judge(name, row, split, options, vocabulary, runs)
+
+
+def _judge(
+    name: str,
+    row: dict[str, Any],
+    split: Split,
+    options: Options,
+    vocabulary: Vocabulary,
+    runs: list[dict[str, Any]],
+) -> None:
     evaluation = evaluate_systems(
         {
             "attrec": [run["retrained"] for run in runs],
@@ -70,7 +88,7 @@ def run_row(name: str, row: dict[str, Any]) -> None:
             },
             "protocol": found["protocol"],
             "config": options.to_dict(),
-            "seeds": row["seeds"],
+            "seeds": row["seeds"][: len(runs)],
             "metrics": found["systems"]["attrec"],
             "systems": found["systems"],
             "differences": found["differences"],
@@ -102,11 +120,17 @@ def trained_seed(
     key = json.dumps([name, options.to_dict(), split.log.fingerprint()], sort_keys=True)
     path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
-        started = time.perf_counter()
-        first = train_on(split.train, options, validate_on=split)
+        kept = path.with_suffix(".checkpoint")
+        keeper = make_checkpointer(kept, split, options, Listener())
+        assert keeper is not None
+        first = train_on(split.train, options, validate_on=split, checkpointer=keeper)
         best = first.run.best_epoch
-        last = retrain_on(split, first, options)
-        seconds = time.perf_counter() - started
+        keeper.first = FirstTraining(first.network.state_dict(), first.run)
+        last = retrain_on(split, first, options, checkpointer=keeper)
+        seconds = sum(
+            epoch.train_seconds + epoch.validation_seconds
+            for epoch in [*first.run.epochs, *last.run.epochs]
+        )
         rankings = {
             "first": first.ranking(split, options.protocol, vocabulary),
             "retrained": last.ranking(split, options.protocol, vocabulary),
@@ -123,6 +147,7 @@ def trained_seed(
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path.with_suffix(".part.npz"), figures=np.array(figures), **arrays)
         path.with_suffix(".part.npz").replace(path)
+        shutil.rmtree(kept, ignore_errors=True)
         print(f"{name} seed {options.train.seed}: epoch {best}, {seconds:.0f} s, {figures}",
               flush=True)  # fmt: skip
     with np.load(path) as found:
@@ -154,10 +179,15 @@ def validation_curve(run: TrainingRun) -> list[dict[str, float]]:
     return curve
 
 
+def _is_done(name: str, row: dict[str, Any]) -> bool:
+    found = read_row("accuracy", name)
+    return found is not None and found["seeds"] == row["seeds"]
+
+
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
     rows = read_rows()
-    asked = sys.argv[1:] or [name for name in rows if read_row("accuracy", name) is None]
+    asked = sys.argv[1:] or [name for name, row in rows.items() if not _is_done(name, row)]
     for name in asked:
         if name not in rows:
             raise SystemExit(f"no row {name!r}; rows: {', '.join(rows)}")

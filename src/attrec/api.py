@@ -192,7 +192,7 @@ def fit(
         with profile.span("splitting"):
             split = split_log(events, chosen.protocol, given)
             check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
-            keeper = _checkpointer(checkpoint, split, chosen, told, profile)
+            keeper = make_checkpointer(checkpoint, split, chosen, told, profile)
         told.phase("training")
         with profile.span("training"):
             first = train_on(
@@ -447,9 +447,20 @@ def _recommender(
     return Recommender(trained.network, vocabulary, histories, options, titles)
 
 
-def _checkpointer(
-    folder: str | Path | None, split: Split, options: Options, told: Listener, profile: Profile
+def make_checkpointer(
+    folder: str | Path | None,
+    split: Split,
+    options: Options,
+    told: Listener,
+    profile: Profile = OFF,
 ) -> Checkpointer | None:
+    """Return what keeps the training of ``split`` under ``options`` in ``folder``, if there is one.
+
+    Raises
+    ------
+    CheckpointError, ArtifactError
+        The folder holds something else.
+    """
     if folder is None:
         return None
     # Where and how often does not change what is learnt. Defaults are left out: an option that a
