@@ -119,7 +119,7 @@ class ModelConfig(Config):
         of="paper",
     )
     dropout: float = _option(
-        0.3,
+        0.4,
         "share of the projected queries' and keys' entries dropped in training; additive: of the "
         "embeddings' and the blocks'",
         low=0,
@@ -242,9 +242,9 @@ class TrainConfig(Config):
         high=0.99,
         of="additive",
     )
-    max_epochs: int = _option(50, "passes over all windows, at most", low=1)
+    max_epochs: int = _option(100, "passes over all windows, at most", low=1)
     patience: int = _option(
-        10, "epochs without a better validation figure before training stops; 0 never stops", low=0
+        5, "epochs without a better validation figure before training stops; 0 never stops", low=0
     )
     selection_metric: str = _option("ndcg@10", "validation figure that chooses the best epoch")
     retrain: bool = _option(
@@ -363,6 +363,8 @@ _PAPER = {
     "dropout": 0.0,
     "learning_rate": 0.05,
     "batch_size": 1000,
+    "max_epochs": 50,
+    "patience": 10,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "accurate": {},
