@@ -79,7 +79,7 @@ class TensorBoard(Listener):
 
     def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
         """Keep the figures of the test part, and the options that led to them."""
-        figures = {f"test/{name}": value for name, value in test_figures(evaluation).items()}
+        figures = {f"test/{name}": value for name, value in judged_figures(evaluation).items()}
         plain = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in self._options.items()
@@ -130,41 +130,42 @@ class MLflow(Listener):
     ------
     MissingExtraError
         MLflow is not installed.
-    RequestError
-        The store cannot be reached.
     """
 
     def __init__(
         self, where: str | Path, *, experiment: str = "attrec", run_name: str | None = None
     ) -> None:
-        mlflow = _need("mlflow", "mlflow", "a log for MLflow")
+        _need("mlflow", "mlflow", "a log for MLflow")
         self.run_id: str | None = None
-        self._identity = ""
+        self._where, self._experiment_name, self._run_name = where, experiment, run_name
+        self._phase, self._identity, self._experiment = "", "", ""
         self._options: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
-        self._run_name, self._phase, self._broken = run_name, "", False
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # tables are made
-        try:
-            self.uri, artifacts = _store(where)
-            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
-            found = self._client.get_experiment_by_name(experiment)
-            self._experiment = (
-                self._client.create_experiment(experiment, artifact_location=artifacts)
-                if found is None
-                else found.experiment_id
-            )
-        except Exception as error:  # of the store's own libraries, whatever it is
-            raise RequestError(
-                f"{where}: cannot be used as an MLflow store ({_first_line(error)}); give a "
-                "server's address, sqlite:///FILE or a folder"
-            ) from error
+        self._broken = False
+        self._client: Any = None
 
     def begin(self, options: Options, data: Mapping[str, Any]) -> None:
-        """Remember what the run is told of when it begins."""
+        """Reach the store, and remember what the run is told of when it begins.
+
+        Raises
+        ------
+        RequestError
+            The store cannot be reached.
+        """
         self._options, self._data = meant(options), dict(data)
         told = json.dumps([self._options, self._data["fingerprint"]], sort_keys=True)
         self._identity = hashlib.sha256(told.encode()).hexdigest()
-        self.run_id = None
+        self.run_id, self._broken = None, False
+        try:
+            self._open()
+        except ImportError as error:
+            purpose = f"the MLflow store {self._where}"
+            raise MissingExtraError(error.name or "a library", "mlflow", purpose) from error
+        except Exception as error:  # of the store's own libraries, whatever it is
+            raise RequestError(
+                f"{self._where}: cannot be used as an MLflow store ({_first_line(error)}); give a "
+                "server's address, sqlite:///FILE or a folder"
+            ) from error
 
     def phase(self, name: str) -> None:
         """Begin a phase."""
@@ -181,7 +182,7 @@ class MLflow(Listener):
 
     def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
         """Keep the figures of the test part."""
-        figures = {f"test/{name}": value for name, value in test_figures(evaluation).items()}
+        figures = {f"test/{name}": value for name, value in judged_figures(evaluation).items()}
         self._safely(lambda: self._log({**figures, "best_epoch": best_epoch}, best_epoch))
 
     def end(self, error: BaseException | None) -> None:
@@ -191,6 +192,19 @@ class MLflow(Listener):
             asked = isinstance(error, InterruptedTraining | KeyboardInterrupt)
             status = "FINISHED" if error is None else "KILLED" if asked else "FAILED"
             self._safely(lambda: self._client.set_terminated(run, status))
+
+    def _open(self) -> None:
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it makes tables
+        address, artifacts = _store(self._where)
+        self._client = MlflowClient(tracking_uri=address)
+        found = self._client.get_experiment_by_name(self._experiment_name)
+        self._experiment = (
+            self._client.create_experiment(self._experiment_name, artifact_location=artifacts)
+            if found is None
+            else found.experiment_id
+        )
 
     def _find(self) -> None:
         found = self._client.search_runs(
@@ -229,7 +243,7 @@ class MLflow(Listener):
         except Exception as error:
             self._broken = True
             warnings.warn(
-                f"{self.uri}: MLflow keeps nothing more of this training "
+                f"{self._where}: MLflow keeps nothing more of this training "
                 f"({_first_line(error)}); the training goes on",
                 stacklevel=2,
             )
@@ -253,7 +267,7 @@ def epoch_figures(epoch: Epoch) -> dict[str, float]:
     }
 
 
-def test_figures(evaluation: Evaluation) -> dict[str, float]:
+def judged_figures(evaluation: Evaluation) -> dict[str, float]:
     """Return the means of the model's figures on the test part."""
     return {
         name: float(figures["mean"]) for name, figures in evaluation.systems[SYSTEM].metrics.items()
@@ -269,9 +283,9 @@ def _store(where: str | Path) -> tuple[str, str | None]:
     return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
 
 
-def _need(library: str, extra: str, purpose: str) -> Any:
+def _need(library: str, extra: str, purpose: str) -> None:
     try:
-        return importlib.import_module(library)
+        importlib.import_module(library)
     except ImportError as error:
         raise MissingExtraError(library, extra, purpose) from error
 

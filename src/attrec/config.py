@@ -605,11 +605,16 @@ class OptionSpec:
 
 def option_specs() -> list[OptionSpec]:
     """List every declared option, in the order of the classes above."""
-    return [
+    return list(_specs())
+
+
+@cache
+def _specs() -> tuple[OptionSpec, ...]:
+    return tuple(
         OptionSpec(
             spec.name,
             kind.section,
-            _unwrapped(get_type_hints(kind)[spec.name])[0],
+            _unwrapped(_hints(kind)[spec.name])[0],  # type: ignore[arg-type]
             spec.default if spec.default is not MISSING else None,
             _with_architecture(spec.metadata),
             spec.metadata["of"],
@@ -619,7 +624,7 @@ def option_specs() -> list[OptionSpec]:
         )
         for kind in _KINDS
         for spec in fields(kind)
-    ]
+    )
 
 
 def section_of(name: str) -> str:

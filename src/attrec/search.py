@@ -119,7 +119,7 @@ def _parsed(spec: OptionSpec, where: str, text: str, options: Options) -> Space:
         return Among(tuple(_read(spec, part, text) for part in where.split(",")))
     match = _RANGE.fullmatch(where)
     if match is None or spec.kind not in (int, float) or spec.even:
-        raise ConfigError(f"--search {text}: expected {spec.name} or {_example(spec)}")
+        raise ConfigError(f"--search {text}: expected {_example(spec)}")
     usual = isinstance(declared, Between) and declared.log
     log = {"log": True, "linear": False, None: usual}[match["scale"]]
     space = Between(_read(spec, match["low"], text), _read(spec, match["high"], text), log)
