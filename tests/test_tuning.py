@@ -30,7 +30,7 @@ from attrec.study import Study, Trial, best_of
 from tests.command_line import run_cli
 
 SMALL = {
-    "preset": "paper-sparse", "embedding_dim": 4, "max_epochs": 3, "batch_size": 64,
+    "preset": "paper-sparse", "embedding_dim": 4, "max_epochs": 6, "batch_size": 64,
     "init_std": 0.3,
 }  # fmt: skip
 SEARCH = ["margin", "dropout", "norm_clipping", "num_targets=1..4"]
@@ -174,6 +174,7 @@ def test_the_first_trial_is_the_options_as_they_are_and_the_best_is_never_worse(
     assert (first.figure, first.best_epoch) == (max(figures), usual.best_epoch)
     assert len({str(t.values) for t in whole.trials}) == 7
     assert all(1 <= t.values["num_targets"] <= 4 for t in whole.trials)
+    assert {t.ending for t in whole.trials} == {"finished", "pruned"}
     assert whole.best.ending == "finished"
 
 
@@ -390,7 +391,7 @@ def falls_behind(figures, finished):
     for epoch, figure in enumerate(figures, start=1):
         best = max(best, figure)
         others = [max(other[:epoch]) for other in finished if len(other) >= epoch]
-        if epoch >= 3 and len(others) >= 5 and best < np.median(others):
+        if epoch >= 5 and len(others) >= 5 and best < np.median(others):
             return epoch
     return None
 
@@ -401,7 +402,7 @@ def test_a_trial_is_ended_where_it_falls_behind_the_median_of_the_finished(tmp_p
     finished, pruned_at = [], []
     with Study(tmp_path, {}, space, {"margin": 0.3}, seed=0) as kept:
         for _ in range(16):
-            curve, running, ended = rng.random(rng.integers(2, 7)), kept.begin(), None
+            curve, running, ended = rng.random(rng.integers(4, 9)), kept.begin(), None
             for epoch, figure in enumerate(curve, start=1):
                 if running.report(epoch, figure):
                     ended = epoch
@@ -426,9 +427,12 @@ def test_the_command_line_searches_says_what_is_next_and_goes_on(log, tmp_path):
     assert "searching margin=0.1..1:log" in text
     assert "trial   2  finished" in text
     assert "with the options as they were" in text
+    assert "margin" in text.split("best epoch")[1]
     (following,) = [line.split()[1:] for line in text.splitlines() if line.startswith("  attrec ")]
     code, trained = run_cli(tmp_path, following, columns=250)
     assert code == 0, trained
+    code, text = run_cli(tmp_path, [*command, "--trials", "2"], columns=50)
+    assert "margin 0.3, l2 0" in text
     code, text = run_cli(tmp_path, [*command, "--trials", "3", "--json"], columns=250)
     assert code == 0, text
     assert '"number": 3' in text

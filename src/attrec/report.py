@@ -33,8 +33,8 @@ PICTURE_DPI = 150
 _MOST_SLOTS = 20
 """Events that the picture of a window shows."""
 _PANELS_IN_A_ROW = 4
-_NARROWEST = 8
-"""Columns of an option in the table of trials: its longest words fit, and what 1e-05 takes."""
+_FIGURES_WIDTH, _OPTION_WIDTH = 44, 8
+"""Of the table of trials: its figures, and an option, whose longest word and 1e-05 fit."""
 _TICKS = 4
 """On a panel with a logarithmic axis."""
 
@@ -61,21 +61,31 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     return table
 
 
-def trials_table(trials: Sequence[Trial], names: Sequence[str], metric: str) -> Table:
-    """Lay the trials of a search out, the best one bold."""
+def trials_table(trials: Sequence[Trial], names: Sequence[str], metric: str, width: int) -> Table:
+    """Lay the trials of a search out, the best one bold.
+
+    Each option has a column where the ``width`` of the screen has room for them; otherwise they
+    share one.
+    """
     table = Table(header_style="bold", box=None, pad_edge=False)
     for name in ("trial", metric, "best epoch", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right", min_width=_NARROWEST)
+    apart = len(names) * (_OPTION_WIDTH + 2) + _FIGURES_WIDTH <= width
+    for name in names if apart else ():
+        table.add_column(name.replace("_", " "), justify="right", min_width=_OPTION_WIDTH)
+    if not apart:
+        table.add_column("options")
     best = best_of(trials)
     for trial in trials:
         figure = "" if trial.figure is None else f"{trial.figure:.4f}"
         ending = "" if trial.ending == "finished" else f" {trial.ending}"
-        values = [_short(trial.values[name]) if name in trial.values else "" for name in names]
+        values = {name: _short(value) for name, value in trial.values.items()}
+        cells = [values.get(name, "") for name in names]
+        if not apart:
+            cells = [", ".join(f"{name} {value}" for name, value in values.items())]
         table.add_row(
             str(trial.number), f"{figure}{ending}", f"{trial.best_epoch} of {trial.epochs}",
-            f"{trial.seconds:.1f}", *values, style="bold" if trial == best else "",
+            f"{trial.seconds:.1f}", *cells, style="bold" if trial == best else "",
         )  # fmt: skip
     return table
 

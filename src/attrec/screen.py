@@ -164,7 +164,7 @@ def print_slices(screen: Console, evaluation: Evaluation) -> None:
 def print_tuning(screen: Console, result: TuneResult) -> None:
     """Print the trials, and what the best one changed."""
     screen.print()
-    screen.print(trials_table(result.trials, list(result.spaces), result.metric))
+    screen.print(trials_table(result.trials, list(result.spaces), result.metric, screen.width))
     for trial in result.trials:
         if trial.reason:
             screen.print(f"trial {trial.number} failed: {trial.reason}", style="dim",

@@ -21,7 +21,8 @@ STUDY = "study.db"
 _LOCK = "study.lock"
 STUDY_FILES = (STUDY, f"{STUDY}-journal", _LOCK)
 _NAME = "attrec"
-_WARMUP_EPOCHS = 3
+_WARMUP_EPOCHS = 5
+"""The first epoch at which a trial may be pruned."""
 _FINISHED_BEFORE_PRUNING = 5
 """Trials that have to have finished, and to have reached an epoch, before one is pruned at it."""
 _DRAWN_AT_FIRST = 10
