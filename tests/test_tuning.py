@@ -414,8 +414,11 @@ def test_a_trial_is_ended_where_it_falls_behind_the_median_of_the_finished(tmp_p
     space = {"margin": Between(0.1, 1.0, log=True)}
     finished, pruned_at = [], []
     with Study(tmp_path, {}, space, {"margin": 0.3}, seed=0) as kept:
-        for _ in range(16):
-            curve = rng.random() + 0.2 * rng.random() * np.arange(rng.integers(5, 11))
+        for number in range(16):
+            # Some rise, some begin high and stay: those are overtaken later.
+            start, slope = (0.1, 0.1) if number < 7 or number % 2 else (0.8, 0.01)
+            curve = start + 0.1 * rng.random() + slope * (1 + rng.random()) * np.arange(10)
+            curve = curve[: rng.integers(8, 11)]
             running, ended = kept.begin(), None
             for epoch, figure in enumerate(curve, start=1):
                 if running.report(epoch, figure):

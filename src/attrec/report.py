@@ -214,6 +214,7 @@ def _draw_option(
         ticks = np.geomspace(space.low, space.high, _TICKS)
         axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
         axes.set_xticks([], minor=True)
+        axes.set_xlim(space.low / 1.15, space.high * 1.15)
     _draw_trials(axes, finished, pruned, *at)
 
 
