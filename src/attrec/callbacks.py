@@ -1,6 +1,6 @@
 """Listeners that keep a training's curves where people look at them: TensorBoard, MLflow.
 
->>> attrec.fit(log, listener=[TensorBoard("runs/first"), MLflow("tracking")])  # doctest: +SKIP
+``attrec.fit(log, listener=[TensorBoard("runs/first"), MLflow("tracking")])``
 """
 
 from __future__ import annotations
