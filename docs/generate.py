@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import typer
@@ -21,11 +21,12 @@ from tests.messy import transcript
 
 import attrec
 from attrec.cli import app
-from attrec.config import PRESETS, option_specs
+from attrec.config import PRESETS, Architecture, option_specs
 from docs import peers
 from docs.performance import performance_page, rows
 
 DOCS = Path(__file__).parent
+ARCHITECTURES = get_args(Architecture)
 STAR = r" **\***"
 README = DOCS.parent / "README.md"
 BEGIN, END = "<!-- figures: made by docs/generate.py -->", "<!-- end of figures -->"
@@ -65,6 +66,16 @@ def options_page() -> str:
         f"| `{s.name}` | `[{s.section}]` | `{_plain(s.default)}` | {_cell(s.doc)} |"
         for s in option_specs()
     ]
+    lines += [
+        "", "Where `attrec tune` looks, declared beside each option; a space is widened to hold "
+        "the value that the search begins with:", "",
+        "| option | paper | additive |", "| --- | --- | --- |",
+    ]  # fmt: skip
+    for s in (s for s in option_specs() if s.search):
+        spaces = [f"`{s.search[name]}`" if name in s.search else "" for name in ARCHITECTURES]
+        lines.append(f"| `{s.name}` | {' | '.join(spaces)} |")
+    others = ", ".join(f"`{s.name}`" for s in option_specs() if s.searchable and not s.search)
+    lines += ["", f"Searched only where `--search` gives them a space: {others}."]
     lines += ["", "Presets:", "", "| preset | sets |", "| --- | --- |"]
     for name, values in PRESETS.items():
         lines.append(

@@ -69,13 +69,15 @@ class Outcome:
     left_over: list[str] = field(default_factory=list)
 
 
-def log(text: str | bytes, *options: str, name: str = "log.csv") -> Callable[[Path], list[str]]:
+def log(
+    text: str | bytes, *options: str, name: str = "log.csv", verb: str = "train"
+) -> Callable[[Path], list[str]]:
     """Train on a file of this content."""
 
     def make(folder: Path) -> list[str]:
         content = text if isinstance(text, bytes) else text.encode()
         (folder / name).write_bytes(content)
-        return ["train", str(folder / name), "--out", str(folder / "model"), *SMALL, *options]
+        return [verb, str(folder / name), "--out", str(folder / "model"), *SMALL, *options]
 
     return make
 
@@ -171,6 +173,13 @@ def other_checkpoint(folder: Path) -> list[str]:
     with contextlib.suppress(InterruptedTraining):
         attrec.fit(other, checkpoint=folder / "model.checkpoint", listener=Stop(), embedding_dim=4)
     return log(GOOD)(folder)
+
+
+def other_search(folder: Path) -> list[str]:
+    other = attrec.simulate("mixed", num_users=20, num_items=20, events_per_user=6, seed=1)
+    attrec.tune(other, folder=folder / "model", trials=1, search=["margin"], preset="paper-sparse",
+                embedding_dim=4, max_epochs=1)  # fmt: skip
+    return log(GOOD, "--search", "margin", verb="tune")(folder)
 
 
 def parquet(folder: Path) -> list[str]:
@@ -290,6 +299,11 @@ CASES = [
     Case("artifact of a newer version", changed(newer, "info", "MODEL"), "was written by attrec 9"),
     Case("one flipped byte", changed(flip, "info", "MODEL"), "its SHA-256 is not the one"),
     Case("checkpoint of other data", other_checkpoint, "a training with other data"),
+    Case("search of another data set", other_search, "a search with other data"),
+    Case("search of an option that is none", log(GOOD, "--search", "margn", verb="tune"),
+         "did you mean 'margin'?"),
+    Case("option given and searched", log(GOOD, "--margin", "1", "--search", "margin", verb="tune"),
+         "margin is given a value too"),
     Case("a pickle offered as a model", pickled, "there is no saved model"),
     Case("a pickle offered as a log", log(pickle.dumps([1]), name="log.pkl"), "run any code"),
     Case("CUDA asked for and absent", log(GOOD, "--device", "cuda"), "sees no CUDA device",

@@ -296,8 +296,8 @@ def test_a_closed_pipe_is_no_error(monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "data", "data fetch", "data simulate", "train", "evaluate", "recommend", "explain", "info",
-     "doctor", "demo"],
+    ["", "data", "data fetch", "data simulate", "train", "tune", "evaluate", "recommend", "explain",
+     "info", "doctor", "demo"],
 )  # fmt: skip
 def test_every_command_has_a_help_page(run, command):
     code, out, _ = run(*command.split(), "--help")

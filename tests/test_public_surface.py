@@ -21,6 +21,8 @@ def test_the_public_names_are_these_and_no_others():
         "ProtocolConfig",
         "Recommender",
         "TrainConfig",
+        "TuneResult",
+        "TuningListener",
         "evaluate",
         "fetch",
         "fit",
@@ -29,6 +31,7 @@ def test_the_public_names_are_these_and_no_others():
         "read_item_titles",
         "read_items",
         "simulate",
+        "tune",
     ]
     assert all(hasattr(attrec, name) for name in attrec.__all__)
 

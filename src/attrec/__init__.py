@@ -19,6 +19,8 @@ from attrec.errors import AttRecError
 from attrec.evaluation.evaluate import Evaluation
 from attrec.profiling import Profile
 from attrec.recommender import Recommender
+from attrec.study import TuningListener
+from attrec.tuning import TuneResult, tune
 
 load = Recommender.load
 
@@ -34,6 +36,8 @@ __all__ = [
     "ProtocolConfig",
     "Recommender",
     "TrainConfig",
+    "TuneResult",
+    "TuningListener",
     "evaluate",
     "fetch",
     "fit",
@@ -42,4 +46,5 @@ __all__ = [
     "read_item_titles",
     "read_items",
     "simulate",
+    "tune",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +45,9 @@ WITHOUT_RETRAINING = "attrec, not retrained"
 class Listener:
     """Told how a `fit` gets on; every method may be overridden, none has to be."""
 
+    def begin(self, options: Options, data: Mapping[str, Any]) -> None:
+        """Begin: all options, and the log's ``source``, sizes and ``fingerprint``."""
+
     def phase(self, name: str) -> None:
         """Begin a phase: splitting, training, retraining, judging."""
 
@@ -60,6 +63,76 @@ class Listener:
 
     def going_on(self, epoch: int, steps: int) -> None:
         """Tell that a training goes on from its checkpoint."""
+
+    def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
+        """Tell the figures of the test part, and the epoch that validation chose."""
+
+    def end(self, error: BaseException | None) -> None:
+        """End, told in any case: ``error`` is what stopped it, or None."""
+
+
+class Listeners(Listener):
+    """Several listeners as one: each is told everything, in their order; any may stop."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self.all = tuple(listeners)
+
+    def begin(self, options: Options, data: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.begin(options, data)
+
+    def phase(self, name: str) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.phase(name)
+
+    def progress(self, progress: Progress) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.progress(progress)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.epoch(epoch)
+
+    def stop_requested(self) -> bool:
+        """Ask all."""
+        return any(each.stop_requested() for each in self.all)
+
+    def going_on(self, epoch: int, steps: int) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.going_on(epoch, steps)
+
+    def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.judged(evaluation, best_epoch)
+
+    def end(self, error: BaseException | None) -> None:
+        """Pass it on."""
+        for each in self.all:
+            each.end(error)
+
+
+def as_listener(given: Listener | Iterable[Listener] | None) -> Listener:
+    """Return what was given as one listener."""
+    if given is None:
+        return Listener()
+    return given if isinstance(given, Listener) else Listeners(given)
+
+
+@contextmanager
+def told_the_end(listener: Listener) -> Iterator[None]:
+    """Tell a listener how the work inside ends."""
+    try:
+        yield
+    except BaseException as error:
+        listener.end(error)
+        raise
+    listener.end(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +205,7 @@ def fit(
     options: Options | None = None,
     test: InteractionLog | Any | None = None,
     titles: Mapping[str, str | None] | None = None,
-    listener: Listener | None = None,
+    listener: Listener | Iterable[Listener] | None = None,
     checkpoint: str | Path | None = None,
     profile: Profile = OFF,
     **overrides: Any,
@@ -156,8 +229,8 @@ def fit(
         event of it.
     titles : mapping, optional
         Title of an item by the text of its id.
-    listener : Listener, optional
-        Told about progress, and asked whether to stop.
+    listener : Listener or several, optional
+        Told about progress, and asked whether to stop; `attrec.callbacks` has some.
     checkpoint : path, optional
         Folder in which the training keeps where it stands, every ``checkpoint_seconds``. A call
         with the same data and options goes on from it, to the same bits. It stays when the
@@ -182,15 +255,17 @@ def fit(
         The checkpoint belongs to other data or options.
     """
     chosen = options or Options.of(preset, config_file, **overrides)
-    told = listener or Listener()
-    _check_metric(chosen.train.selection_metric)
-    with torch_threads(chosen.train.threads):
+    told = as_listener(listener)
+    check_metric(chosen.train.selection_metric)
+    with torch_threads(chosen.train.threads), told_the_end(told):
         told.phase("splitting")
         with profile.span("reading"):
             events = as_log(log, chosen.data)
             given = None if test is None else as_log(test, chosen.data)
         with profile.span("splitting"):
             split = split_log(events, chosen.protocol, given)
+            data = _described(split)
+            told.begin(chosen, data)
             check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
             keeper = make_checkpointer(checkpoint, split, chosen, told, profile)
         told.phase("training")
@@ -221,9 +296,10 @@ def fit(
                 item_counts(before_test, last.vocabulary),
                 split.protocol,
             )
+        told.judged(evaluation, best)
         with profile.span("assembling"):
             recommender = _recommender(last, split, chosen, titles)
-            recommender.record["log_fingerprint"] = split.log.fingerprint()
+            recommender.record["log_fingerprint"] = data["fingerprint"]
             some = recommender.histories.histories.take(slice(0, PROFILE_WINDOWS))
             windows = last_items(some, chosen.model.window_length)
             attention = attention_profile(last.network, windows)
@@ -463,19 +539,6 @@ def make_checkpointer(
     """
     if folder is None:
         return None
-    # Where and how often does not change what is learnt. Defaults are left out: an option that a
-    # later version adds makes no earlier checkpoint another training.
-    usual = Options.of("paper-sparse").to_dict()
-    free = ("device", "threads", "checkpoint_seconds")
-    given = {
-        section: {
-            name: value
-            for name, value in values.items()
-            if name not in free and value != usual[section][name]
-        }
-        for section, values in options.to_dict().items()
-        if section in ("model", "train", "protocol")
-    }
     identity = {
         "data": split.log.fingerprint(),
         "parts": hashlib.sha256(
@@ -484,14 +547,52 @@ def make_checkpointer(
                 for held in (split.validation, split.test)
             )
         ).hexdigest(),
-        **{f"options ([{section}])": values for section, values in given.items()},
+        **identity_of(options),
     }
     return Checkpointer(
         folder, identity, options.train.checkpoint_seconds, told.stop_requested, profile
     )
 
 
-def _check_metric(name: str) -> None:
+def identity_of(options: Options) -> dict[str, dict[str, Any]]:
+    """Return what has to be equal for a training to go on, by the name of its table.
+
+    Where and how often it is kept does not change what is learnt. Defaults are left out: an option
+    that a later version adds makes no earlier training another one.
+    """
+    usual = Options.of("paper-sparse").to_dict()
+    free = ("device", "threads", "checkpoint_seconds")
+    return {
+        f"options ([{section}])": {
+            name: value
+            for name, value in values.items()
+            if name not in free and value != usual[section][name]
+        }
+        for section, values in options.to_dict().items()
+        if section in ("model", "train", "protocol")
+    }
+
+
+def _described(split: Split) -> dict[str, Any]:
+    """Return what a listener is told of the data."""
+    log = split.log
+    return {
+        "source": log.source,
+        "events": len(log),
+        "users": log.num_users,
+        "items": log.num_items,
+        "fingerprint": log.fingerprint(),
+        "protocol": split.protocol,
+    }
+
+
+def check_metric(name: str) -> None:
+    """Raise unless a validation figure has this name.
+
+    Raises
+    ------
+    ConfigError
+    """
     per_user(name, Ragged.from_lists([[MISSED]], dtype=np.int64))
 
 

@@ -345,7 +345,27 @@ def _put(folder: Path, part: str, suffix: str, write: Callable[[Path], None]) ->
     return {"name": name, "sha256": digest, "bytes": size}
 
 
-def _write_unfinished(folder: Path, write: Callable[[Path], None]) -> Path:
+def write_whole(file: str | Path, write: Callable[[Path], object]) -> Path:
+    """Write a file whole or not at all: ``write`` gets a temporary path beside it.
+
+    Raises
+    ------
+    ArtifactError
+        It cannot be written.
+    """
+    path = Path(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_unfinished(path.parent, write).replace(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: cannot be written ({error.strerror or error}); choose a place that is "
+            "writable and has room"
+        ) from error
+    return path
+
+
+def _write_unfinished(folder: Path, write: Callable[[Path], object]) -> Path:
     """Write a temporary file through to the disk; it is removed when writing fails."""
     path = folder / f".attrec-{uuid.uuid4().hex}.tmp"
     try:

@@ -26,6 +26,7 @@ from attrec.screen import (
     print_profile,
     print_recommendations,
     print_slices,
+    print_tuning,
 )
 
 EXIT_USER_ERROR = 2
@@ -187,6 +188,11 @@ def train(
         False,
     profile: Annotated[Path | None, typer.Option(metavar="FILE", help="Say where the time went, "
         "and write a trace that Perfetto opens.", show_default=False)] = None,
+    tensorboard: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the curves there "
+        "for TensorBoard.", show_default=False)] = None,
+    mlflow: Annotated[str | None, typer.Option(metavar="FOLDER|ADDRESS", help="Keep the training "
+        "as an MLflow run: in a folder, an sqlite:/// store or a server.", show_default=False)] =
+        None,
     as_json: Json = False,
     overrides: Any = None,
 ) -> None:  # fmt: skip
@@ -211,6 +217,7 @@ def train(
     check_target(kept, CHECKPOINT)
     if profile is not None and (profile.is_dir() or not profile.parent.is_dir()):
         raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
+    keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
         events, titles = _read(log, items, options.data)
         given = None if test is None else _read(str(test), None, options.data)[0]
@@ -220,8 +227,8 @@ def train(
         ConsoleListener(screen, wish) as listener,
     ):
         try:
-            result = fit(events, options=options, test=given, titles=titles, listener=listener,
-                         checkpoint=kept, profile=timed)  # fmt: skip
+            result = fit(events, options=options, test=given, titles=titles,
+                         listener=[listener, *keeping], checkpoint=kept, profile=timed)  # fmt: skip
         except InterruptedTraining as stopped:
             if profile is not None:
                 _tell_profile(screen, timed, profile, "not finished")
@@ -247,6 +254,76 @@ def train(
     someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
     screen.print(f"  attrec recommend {out} {someone}", highlight=False)
     screen.print(f"  attrec info {out}", highlight=False)
+
+
+@app.command()
+@with_options("model", "train", "protocol", "data")
+def tune(
+    log: Log,
+    out: Annotated[Path, typer.Option("--out", "--output", metavar="FOLDER", help="Keeps the "
+        "search: trials.csv, tuning.png, best.toml, study.db.")] = Path("tuning"),
+    trials: Annotated[int, typer.Option(metavar="N", help="Trainings in all, those of earlier "
+                                        "calls included.")] = 30,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="Time they may take in all; "
+        "whichever is spent first ends the search.", show_default=False)] = None,
+    search: Annotated[list[str] | None, typer.Option(metavar="NAME[=SPACE]", help="Search only "
+        "this option, and those named by further --search: NAME, NAME=low..high, "
+        "NAME=low..high:log or NAME=a,b,c.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="What the search begins with, "
+        "as in train.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of options; flags "
+                                                "override it.")] = None,
+    test: TestFile = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again, whatever was kept.")] =
+        False,
+    as_json: Json = False,
+    overrides: Any = None,
+) -> None:  # fmt: skip
+    """Search for better options on the validation part; the test part is not looked at.
+
+    Options that are given a value stay as they are; the first trial has all as they are. Ctrl-C
+    keeps everything; the same command goes on, and more --trials or --seconds go further.
+    """
+    from attrec.config import Options
+    from attrec.progress import ConsoleTuningListener
+    from attrec.signals import stop_on_signals
+    from attrec.tuning import BEST, check_search, remove_tuning
+    from attrec.tuning import tune as search_on
+
+    options = Options.of(preset, config, **overrides)
+    screen = Console(stderr=True, quiet=True) if as_json else console()
+    if fresh:
+        remove_tuning(out)
+    check_search(options, folder=out, trials=trials, seconds=seconds, search=search,
+                 config_file=config, overrides=overrides)  # fmt: skip
+    events, _ = _read(log, None, options.data)
+    given = None if test is None else _read(str(test), None, options.data)[0]
+    print_log(screen, events)
+    with (
+        stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
+        ConsoleTuningListener(screen, wish) as listener,
+    ):
+        try:
+            result = search_on(
+                events, folder=out, trials=trials, seconds=seconds, search=search, preset=preset,
+                config_file=config, test=given, listener=listener, **overrides,
+            )  # fmt: skip
+        except InterruptedTraining as stopped:
+            screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(wish.exit_code) from None
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    print_tuning(screen, result)
+    if result.best is None:
+        screen.print("No trial finished: the same command goes on with more --trials or --seconds")
+        return
+    screen.print(f"\nSaved to {out}. Next:", highlight=False)
+    screen.print(
+        f"  attrec train {shlex.quote(log)} --config {shlex.quote(str(out / BEST))}"
+        f"{'' if test is None else f' --test {shlex.quote(str(test))}'}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command()
@@ -433,6 +510,16 @@ def demo(
     from attrec.demo import run
 
     run(folder, console())
+
+
+def _callbacks(tensorboard: Path | None, mlflow: str | None) -> list[Any]:
+    """Make the listeners that were asked for."""
+    if tensorboard is None and mlflow is None:
+        return []
+    from attrec.callbacks import MLflow, TensorBoard
+
+    found: list[Any] = [] if tensorboard is None else [TensorBoard(tensorboard)]
+    return found if mlflow is None else [*found, MLflow(mlflow)]
 
 
 def _draw(result: Any, folder: Path) -> None:

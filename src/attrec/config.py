@@ -7,6 +7,7 @@ of the four frozen classes below: a field carries its default, its range and its
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import tomllib
 from collections.abc import Mapping
@@ -30,6 +31,33 @@ Repeats = Literal["keep", "first", "last"]
 Encoding = Literal["utf-8", "latin-1", "utf-16"]
 
 
+@dataclass(frozen=True)
+class Between:
+    """A search space: all values from ``low`` to ``high``, evenly by size or by logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        """Write it as ``--search`` reads it."""
+        return f"{self.low:g}..{self.high:g}{':log' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Among:
+    """A search space: one of these values."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        """Write it as ``--search`` reads it."""
+        return ",".join(str(v).lower() if isinstance(v, bool) else str(v) for v in self.values)
+
+
+Space = Between | Among
+
+
 def _option(
     default: Any,
     doc: str,
@@ -39,12 +67,22 @@ def _option(
     even: bool = False,
     open_low: bool = False,
     of: Architecture | None = None,
+    search: Space | Mapping[Architecture, Space] | None = None,
+    settles: bool = False,
 ) -> Any:
     """Declare a field: its default, its help text and the closed (or half-open) range it has.
 
-    With ``of`` it has a meaning for that architecture alone.
+    With ``of`` it has a meaning for that architecture alone. ``search`` is where ``attrec tune``
+    looks for a better value; an option that ``settles`` how a training runs or is judged, and not
+    what is learnt, is never searched.
     """
-    limits = {"doc": doc, "low": low, "high": high, "even": even, "open_low": open_low, "of": of}
+    architectures = get_args(Architecture) if of is None else (of,)
+    spaces = search if isinstance(search, Mapping) else dict.fromkeys(architectures, search)
+    limits = {
+        "doc": doc, "low": low, "high": high, "even": even, "open_low": open_low, "of": of,
+        "search": {name: space for name, space in spaces.items() if space is not None},
+        "settles": settles,
+    }  # fmt: skip
     return field(default=default, metadata=limits)
 
 
@@ -103,9 +141,21 @@ class ModelConfig(Config):
         "additive",
         "additive: attention over the whole history that stays a sum over its events, trained by a "
         "softmax over distances; paper: attention over a window, user factors, the hinge of (11)",
+        settles=True,
     )
-    embedding_dim: int = _option(128, "[d] size of every embedding; even", low=2, even=True)
-    window_length: int = _option(200, "[L] most recent items that make the intent", low=1)
+    embedding_dim: int = _option(
+        128,
+        "[d] size of every embedding; even",
+        low=2,
+        even=True,
+        search={"paper": Among((50, 100, 150, 200)), "additive": Among((64, 128, 256))},
+    )
+    window_length: int = _option(
+        200,
+        "[L] most recent items that make the intent",
+        low=1,
+        search={"paper": Between(2, 20, log=True), "additive": Among((50, 100, 200))},
+    )
     aggregation: Aggregation = _option(
         "mean",
         "how the attention's rows become one intent (6): mean, sum, max or min",
@@ -117,6 +167,7 @@ class ModelConfig(Config):
         low=0,
         high=1,
         of="paper",
+        search=Between(0.0, 0.8),
     )
     dropout: float = _option(
         0.4,
@@ -124,18 +175,21 @@ class ModelConfig(Config):
         "embeddings' and the blocks'",
         low=0,
         high=0.99,
+        search=Between(0.0, 0.6),
     )
     heads: int = _option(
         4,
         "heads of the attention, each with a map of its own",
         low=1,
         of="additive",
+        search=Among((1, 2, 4, 8)),
     )
     blocks: int = _option(
         2,
         "transformer blocks that choose the attention's weights",
         low=0,
         of="additive",
+        search=Among((1, 2, 3)),
     )
     init_std: float = _option(
         0.001,
@@ -167,6 +221,7 @@ class TrainConfig(Config):
         "[T] future items each window predicts",
         low=1,
         of="paper",
+        search=Between(1, 6),
     )
     margin: float = _option(
         0.3,
@@ -174,6 +229,7 @@ class TrainConfig(Config):
         low=0,
         open_low=True,
         of="paper",
+        search=Between(0.1, 1.0, log=True),
     )
     pairing: Pairing = _option(
         "all",
@@ -185,14 +241,23 @@ class TrainConfig(Config):
         "[λ] L2 penalty on the rows a step touches, W included",
         low=0,
         of="paper",
+        search=Among((0.0, 1e-5, 1e-4, 1e-3, 1e-2)),
     )
     norm_clipping: bool = _option(
         True,
         "keep every row of X, V and U in the unit ball (12)",
         of="paper",
+        search=Among((True, False)),
     )
     learning_rate: float = _option(
-        0.002, "step size of AdamW, or of Adagrad (paper)", low=0, open_low=True
+        0.002,
+        "step size of AdamW, or of Adagrad (paper)",
+        low=0,
+        open_low=True,
+        search={
+            "paper": Between(0.01, 0.3, log=True),
+            "additive": Between(0.0005, 0.005, log=True),
+        },
     )
     initial_accumulator: float = _option(
         0.05,
@@ -217,6 +282,7 @@ class TrainConfig(Config):
         "weight decay of AdamW",
         low=0,
         of="additive",
+        search=Between(0.001, 0.3, log=True),
     )
     averaging: float = _option(
         2.0,
@@ -242,25 +308,36 @@ class TrainConfig(Config):
         high=0.99,
         of="additive",
     )
-    max_epochs: int = _option(100, "passes over all windows, at most", low=1)
+    max_epochs: int = _option(100, "passes over all windows, at most", low=1, settles=True)
     patience: int = _option(
-        5, "epochs without a better validation figure before training stops; 0 never stops", low=0
+        5,
+        "epochs without a better validation figure before training stops; 0 never stops",
+        low=0,
+        settles=True,
     )
-    selection_metric: str = _option("ndcg@10", "validation figure that chooses the best epoch")
+    selection_metric: str = _option(
+        "ndcg@10", "validation figure that chooses the best epoch", settles=True
+    )
     retrain: bool = _option(
-        True, "train once more, on train + validation, for the best number of epochs"
+        True, "train once more, on train + validation, for the best number of epochs", settles=True
     )
     retrain_share: float = _option(
         0.2, "how much of these epochs it takes, since it goes on from the best state; 0 begins "
         "anew and takes them all",
-        low=0, high=1, of="additive",
+        low=0, high=1, of="additive", settles=True,
     )  # fmt: skip
-    seed: int = _option(0, "seed of initialisation, shuffling, negatives and dropout", low=0)
-    threads: int = _option(0, "CPU threads of PyTorch; 0 leaves its own choice", low=0)
-    checkpoint_seconds: float = _option(
-        60.0, "seconds between two checkpoints of a training", low=0
+    seed: int = _option(
+        0, "seed of initialisation, shuffling, negatives and dropout", low=0, settles=True
     )
-    device: str = _option("cpu", "cpu, cuda, cuda:1, …; auto takes CUDA where it is there")
+    threads: int = _option(
+        0, "CPU threads of PyTorch; 0 leaves its own choice", low=0, settles=True
+    )
+    checkpoint_seconds: float = _option(
+        60.0, "seconds between two checkpoints of a training", low=0, settles=True
+    )
+    device: str = _option(
+        "cpu", "cpu, cuda, cuda:1, …; auto takes CUDA where it is there", settles=True
+    )
 
     def __post_init__(self) -> None:
         """Check every field, and that the sampled softmax is asked for nothing it lacks."""
@@ -435,6 +512,38 @@ class Options:
         _check_meaning(given, options.model.architecture)
         return options
 
+    def to_toml(self, *named: str) -> str:
+        """Write a file that `of` reads back: what differs from the preset, and the ``named``.
+
+        Examples
+        --------
+        >>> print(Options.of("paper-dense", margin=0.5).to_toml("l2"))
+        preset = "paper-dense"
+        <BLANKLINE>
+        [train]
+        margin = 0.5
+        l2 = 0.001
+        <BLANKLINE>
+        """
+        usual = Options.of(self.preset).to_dict()
+        lines = [f"preset = {_as_toml(self.preset)}"]
+        for section, values in self.to_dict().items():
+            if section == "preset":
+                continue
+            told = {
+                name: value
+                for name, value in values.items()
+                if name in named or value != usual[section][name]
+            }
+            if told:
+                lines += ["", f"[{section}]"]
+                lines += [f"{name} = {_as_toml(value)}" for name, value in told.items()]
+        return "\n".join([*lines, ""])
+
+    def value(self, name: str) -> Any:
+        """Return the value of an option by its name."""
+        return getattr(getattr(self, section_of(name)), name)
+
     def with_(self, **overrides: Any) -> Options:
         """Return a copy with the given options, each by its name, changed."""
         parts: dict[str, Any] = {kind.section: getattr(self, kind.section) for kind in _KINDS}
@@ -490,22 +599,35 @@ class OptionSpec:
     doc: str
     of: Architecture | None = None
     """The one architecture that it means something for; None for all."""
+    search: Mapping[Architecture, Space] = field(default_factory=dict)
+    """Where ``attrec tune`` looks for a better value, by architecture."""
+    searchable: bool = False
+    """Whether ``--search`` may name it, with a space where none is declared."""
+    even: bool = False
 
 
 def option_specs() -> list[OptionSpec]:
     """List every declared option, in the order of the classes above."""
-    return [
+    return list(_specs())
+
+
+@cache
+def _specs() -> tuple[OptionSpec, ...]:
+    return tuple(
         OptionSpec(
             spec.name,
             kind.section,
-            _unwrapped(get_type_hints(kind)[spec.name])[0],
+            _unwrapped(_hints(kind)[spec.name])[0],  # type: ignore[arg-type]
             spec.default if spec.default is not MISSING else None,
             _with_architecture(spec.metadata),
             spec.metadata["of"],
+            spec.metadata["search"],
+            kind in (ModelConfig, TrainConfig) and not spec.metadata["settles"],
+            spec.metadata["even"],
         )
         for kind in _KINDS
         for spec in fields(kind)
-    ]
+    )
 
 
 def section_of(name: str) -> str:
@@ -542,6 +664,23 @@ def _check_meaning(given: list[str], architecture: Architecture) -> None:
                 f"option {name!r} means nothing to architecture = {architecture!r}; leave it out, "
                 f"or take preset = {_preset_for({}, {'architecture': meant_for[name]})!r}"
             )
+
+
+def names_given(file: str | Path | None, overrides: Mapping[str, Any]) -> set[str]:
+    """Return the options that a TOML file and the overrides set, presets apart."""
+    tables = _read_toml(Path(file)) if file is not None else {}
+    return {n for t in tables.values() if isinstance(t, dict) for n in t} | set(overrides)
+
+
+def _as_toml(value: Any) -> str:
+    """Write a text, number, truth value or list of them as TOML has it.
+
+    Examples
+    --------
+    >>> _as_toml([1, 2]), _as_toml(True), _as_toml("a"), _as_toml(1e-05)
+    ('[1, 2]', 'true', '"a"', '1e-05')
+    """
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from attrec.api import fit
 from attrec.data.simulate import simulate
 from attrec.native.library import kernels_in_words
 
-EXTRAS = {"frames": ("pandas", "polars", "pyarrow")}
+EXTRAS = {
+    "frames": ("pandas", "polars", "pyarrow"),
+    "tune": ("optuna", "filelock"),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+}
 
 
 def examine() -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from attrec.api import Listener
+from attrec.config import Space
+from attrec.study import Trial, TuningListener
 from attrec.training.checkpoint import Epoch
 from attrec.training.trainer import Progress
 
@@ -36,7 +39,7 @@ class ConsoleListener(Listener):
         self._bar: Bar | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> ConsoleListener:
+    def __enter__(self) -> Self:
         """Start the live bar, where there is a terminal for it."""
         if self._console.is_terminal:
             self._bar = Bar(
@@ -101,3 +104,30 @@ class ConsoleListener(Listener):
             highlight=False,
             soft_wrap=True,
         )
+
+
+class ConsoleTuningListener(ConsoleListener, TuningListener):
+    """Shows an `attrec.tune` on a console: the bar as in a training, and a line for each trial."""
+
+    def searching(self, spaces: Mapping[str, Space], trials: list[Trial]) -> None:
+        """Say what is searched, and what is there already."""
+        for name, space in spaces.items():
+            self._console.print(f"  searching {name}={space}", highlight=False, style="dim")
+        if trials:
+            self._console.print(
+                f"going on: {len(trials)} trials are there already", highlight=False
+            )
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Leave no line: the trial gets one."""
+
+    def trial(self, trial: Trial, best: Trial | None) -> None:
+        """Leave one line for the trial."""
+        figure = "no figure" if trial.figure is None else f"{trial.figure:.4f}"
+        ahead = "" if best is None else f"  best {best.figure:.4f} (trial {best.number})"
+        why = f"  {trial.reason}" if trial.reason else ""
+        self._console.print(
+            f"trial {trial.number:>3}  {trial.ending:<8}  {figure}  epoch {trial.best_epoch} of "
+            f"{trial.epochs}  {trial.seconds:.1f} s{ahead}{why}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip

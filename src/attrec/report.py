@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,14 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
+from attrec.artifact import write_whole
+from attrec.config import Among, Space
 from attrec.data.sequences import last_items
 from attrec.errors import RequestError
 from attrec.evaluation.evaluate import Evaluation
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
+from attrec.study import Trial, best_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +32,11 @@ INK, BLUE, ORANGE, GREY = "#1f2933", "#2f6fab", "#c8641b", "#8a94a0"
 PICTURE_DPI = 150
 _MOST_SLOTS = 20
 """Events that the picture of a window shows."""
+_PANELS_IN_A_ROW = 4
+_FIGURES_WIDTH, _OPTION_WIDTH = 44, 8
+"""Of the table of trials: its figures, and an option, whose longest word and 1e-05 fit."""
+_TICKS = 4
+"""On a panel with a logarithmic axis."""
 
 
 def evaluation_table(evaluation: Evaluation, title: str) -> Table:
@@ -50,6 +58,35 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
             half = (figures["high"] - figures["low"]) / 2
             cells.append(f"{figures['mean']:.4f} ±{half:.4f}{mark}")
         table.add_row(name, *cells, style="bold" if place == 0 else "")
+    return table
+
+
+def trials_table(trials: Sequence[Trial], names: Sequence[str], metric: str, width: int) -> Table:
+    """Lay the trials of a search out, the best one bold.
+
+    Each option has a column where the ``width`` of the screen has room for them; otherwise they
+    share one.
+    """
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("trial", metric, "best epoch", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    apart = len(names) * (_OPTION_WIDTH + 2) + _FIGURES_WIDTH <= width
+    for name in names if apart else ():
+        table.add_column(name.replace("_", " "), justify="right", min_width=_OPTION_WIDTH)
+    if not apart:
+        table.add_column("options")
+    best = best_of(trials)
+    for trial in trials:
+        figure = "" if trial.figure is None else f"{trial.figure:.4f}"
+        ending = "" if trial.ending == "finished" else f" {trial.ending}"
+        values = {name: _short(value) for name, value in trial.values.items()}
+        cells = [values.get(name, "") for name in names]
+        if not apart:
+            cells = [", ".join(f"{name} {value}" for name, value in values.items())]
+        table.add_row(
+            str(trial.number), f"{figure}{ending}", f"{trial.best_epoch} of {trial.epochs}",
+            f"{trial.seconds:.1f}", *cells, style="bold" if trial == best else "",
+        )  # fmt: skip
     return table
 
 
@@ -113,6 +150,93 @@ def draw_log(found: Inspection, path: str | Path) -> Path:
         ylabel="share of events, %", xlim=(0, 100), ylim=(0, 100),
     )  # fmt: skip
     return _save(figure, path)
+
+
+def draw_tuning(
+    trials: Sequence[Trial], spaces: Mapping[str, Space], metric: str, path: str | Path
+) -> Path:
+    """Draw a search: every trial and the best so far, and the figure over each searched option.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+    spaces : mapping of Space
+        Searched options, a small panel each.
+    metric : str
+        The validation figure.
+    path : path
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows = -(-len(spaces) // _PANELS_IN_A_ROW)
+    figure = Figure(figsize=(10.0, 3.6 + 2.3 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows + 1, _PANELS_IN_A_ROW, height_ratios=[1.5, *[1.0] * rows])
+    top = figure.add_subplot(grid[0, :])
+    _plain(top)
+    finished = [t for t in trials if t.ending == "finished" and t.epochs]
+    pruned = [t for t in trials if t.ending == "pruned" and t.epochs]
+    title, best = f"Validation {metric} by trial", best_of(trials)
+    if best is not None:
+        figures = np.maximum.accumulate(_figures(finished))
+        numbers = [*(t.number for t in finished), trials[-1].number]
+        top.step(numbers, [*figures, figures[-1]], where="post", color=BLUE, label="best so far")
+        at = (best.number, figures[-1])
+        top.plot(*at, "o", markersize=11, markerfacecolor="none", color=INK)
+        title += f": best {figures[-1]:.4f}, trial {best.number}"
+    _draw_trials(top, finished, pruned, [t.number for t in finished], [t.number for t in pruned])
+    top.set_title(title, loc="left", fontsize=11)
+    top.set_xlabel("trial")
+    top.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if finished or pruned:
+        top.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=9)
+    for place, (name, space) in enumerate(spaces.items()):
+        row, column = divmod(place, _PANELS_IN_A_ROW)
+        axes = figure.add_subplot(grid[1 + row, column], sharey=top)
+        _plain(axes)
+        axes.set_title(name, fontsize=10)
+        axes.tick_params(labelsize=8, labelleft=column == 0)
+        _draw_option(axes, name, space, finished, pruned)
+    return _save(figure, path)
+
+
+def _draw_option(
+    axes: Axes, name: str, space: Space, finished: list[Trial], pruned: list[Trial]
+) -> None:
+    """Draw the figure over one option's values; those of a list get a place each."""
+    at = [[t.values[name] for t in trials] for trials in (finished, pruned)]
+    if isinstance(space, Among):
+        at = [[space.values.index(value) for value in values] for values in at]
+        axes.set_xticks(range(len(space.values)), [_short(value) for value in space.values])
+        axes.set_xlim(-0.5, len(space.values) - 0.5)
+    elif space.log:
+        axes.set_xscale("log")
+        ticks = np.geomspace(space.low, space.high, _TICKS)
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(space.low / 1.15, space.high * 1.15)
+    _draw_trials(axes, finished, pruned, *at)
+
+
+def _draw_trials(
+    axes: Axes,
+    finished: list[Trial],
+    pruned: list[Trial],
+    finished_at: list[Any],
+    pruned_at: list[Any],
+) -> None:
+    axes.plot(finished_at, _figures(finished), "o", markersize=4.5, color=ORANGE,
+              label="finished")  # fmt: skip
+    axes.plot(pruned_at, _figures(pruned), "x", markersize=4.5, color=GREY,
+              label="pruned: the best until then")  # fmt: skip
+
+
+def _figures(trials: list[Trial]) -> npt.NDArray[np.float64]:
+    return np.array([t.figure for t in trials], dtype=np.float64)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if type(value) is float else str(value).lower()
 
 
 def draw_attention(
@@ -262,7 +386,5 @@ def _plain(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=PICTURE_DPI)
-    return target
+    form = Path(path).suffix.removeprefix(".") or "png"
+    return write_whole(path, lambda file: figure.savefig(file, dpi=PICTURE_DPI, format=form))

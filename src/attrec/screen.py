@@ -17,7 +17,8 @@ from attrec.evaluation.evaluate import Evaluation
 from attrec.planning import Plan
 from attrec.profiling import Profile
 from attrec.recommender import Recommender
-from attrec.report import evaluation_table, slices_table
+from attrec.report import evaluation_table, slices_table, trials_table
+from attrec.tuning import TuneResult
 
 PIPE_WIDTH = 132
 
@@ -158,6 +159,28 @@ def print_slices(screen: Console, evaluation: Evaluation) -> None:
     for metric in evaluation.main_metrics()[:2]:
         screen.print()
         screen.print(slices_table(evaluation, metric))
+
+
+def print_tuning(screen: Console, result: TuneResult) -> None:
+    """Print the trials, and what the best one changed."""
+    screen.print()
+    screen.print(trials_table(result.trials, list(result.spaces), result.metric, screen.width))
+    for trial in result.trials:
+        if trial.reason:
+            screen.print(f"trial {trial.number} failed: {trial.reason}", style="dim",
+                         highlight=False, markup=False, soft_wrap=True)  # fmt: skip
+    first, best = result.trials[0], result.best
+    if best is not None and first.figure is not None:
+        screen.print(
+            f"{result.metric} on validation: {first.figure:.4f} with the options as they were, "
+            f"{best.figure:.4f} with those of trial {best.number}",
+            highlight=False,
+        )
+        screen.print(
+            "the best of several trials flatters itself on validation; the test part was not "
+            "looked at",
+            style="dim", highlight=False,
+        )  # fmt: skip
 
 
 def print_pairs(screen: Console, pairs: Mapping[str, Any]) -> None:

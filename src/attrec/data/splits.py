@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,31 @@ class Split:
     test: HeldOut
     protocol: str
     counts: dict[str, int | float]
+
+    def without_test(self) -> Split:
+        """Return the split as who must not look at the test part sees it: its events are gone."""
+        nothing = Ragged.from_lengths(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64))
+        return replace(
+            self,
+            log=self.train_and_validation,
+            test=HeldOut(np.empty(0, dtype=np.int32), nothing, nothing),
+            counts={n: v for n, v in self.counts.items() if not n.startswith("test_")},
+        )
+
+    def fingerprint_before_test(self) -> str:
+        """Return a SHA-256 over training and validation part, in external ids."""
+        log, validation = self.train_and_validation, self.validation
+        users, user_codes = np.unique(log.user_codes, return_inverse=True)
+        items, item_codes = np.unique(log.item_codes, return_inverse=True)
+        seen = replace(
+            log,
+            user_ids=log.user_ids[users], item_ids=log.item_ids[items],
+            user_codes=user_codes.astype(np.int32), item_codes=item_codes.astype(np.int32),
+        )  # fmt: skip
+        digest = hashlib.sha256(seen.fingerprint().encode())
+        digest.update(np.searchsorted(users, validation.user_codes).tobytes())
+        digest.update(np.searchsorted(items, validation.targets.values).tobytes())
+        return digest.hexdigest()
 
 
 def split_log(

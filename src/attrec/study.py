@@ -1,0 +1,316 @@
+"""A search's trials in a folder: kept by Optuna in one SQLite file, whole after every step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from attrec.api import Listener
+from attrec.config import Among, OptionSpec, Space, option_specs
+from attrec.errors import ArtifactError, MissingExtraError, RequestError
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "study.db"
+_LOCK = "study.lock"
+STUDY_FILES = (STUDY, f"{STUDY}-journal", _LOCK)
+_NAME = "attrec"
+_WARMUP_EPOCHS = 5
+"""The first epoch at which a trial may be pruned."""
+_FINISHED_BEFORE_PRUNING = 5
+"""Trials that have to have finished, and to have reached an epoch, before one is pruned at it."""
+_DRAWN_AT_FIRST = 10
+"""Trials drawn evenly before the sampler learns from them; the defaults are the first."""
+
+Ending = Literal["finished", "pruned", "failed", "stopped"]
+_ENDINGS: dict[str, Ending] = {
+    "COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "stopped",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a search.
+
+    Attributes
+    ----------
+    number : int
+        From 1; the first has the options that the search began with.
+    values : dict
+        Of the searched options.
+    ending : {"finished", "pruned", "failed", "stopped"}
+        A stopped one goes on with the next call.
+    figure : float or None
+        Best validation figure of its epochs; None where none ended.
+    best_epoch, epochs : int
+        The epoch of that figure, and how many there were.
+    seconds : float
+        What it took.
+    reason : str
+        Why it failed.
+    """
+
+    number: int
+    values: dict[str, Any]
+    ending: Ending
+    figure: float | None = None
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def best_of(trials: Iterable[Trial]) -> Trial | None:
+    """Return the finished trial with the best figure, the earliest among equals."""
+    finished = [t for t in trials if t.ending == "finished" and t.figure is not None]
+    return max(finished, key=lambda t: (t.figure, -t.number), default=None)
+
+
+class TuningListener(Listener):
+    """Told how an `attrec.tune` gets on: what a `fit` tells of a training, and of each trial."""
+
+    def searching(self, spaces: Mapping[str, Space], trials: list[Trial]) -> None:
+        """Begin: what is searched, and the trials that are there already."""
+
+    def trial(self, trial: Trial, best: Trial | None) -> None:
+        """Tell that a trial ended, and which is the best so far."""
+
+
+class Running:
+    """The trial that is running: it reports each epoch, and is told whether it falls behind."""
+
+    def __init__(self, trial: optuna.Trial, values: dict[str, Any], stopped_before: bool) -> None:
+        self._trial, self.values, self.stopped_before = trial, values, stopped_before
+        self.number = trial.number + 1
+        self.seconds_before = float(trial.user_attrs.get("seconds", 0.0))
+        self._figures = dict(trial.study.trials[trial.number].intermediate_values)
+
+    def report(self, epoch: int, figure: float) -> bool:
+        """Keep the best figure up to an epoch; answer whether the trial falls behind.
+
+        An epoch that is trained again, after a crash, gives the figure that is kept already.
+        """
+        if epoch not in self._figures:
+            self._figures[epoch] = max([figure, *self._figures.values()])
+            self._trial.report(self._figures[epoch], epoch)
+        return bool(self._trial.should_prune())
+
+    def end(self, ending: Ending, seconds: float, reason: str = "") -> None:
+        """Keep how it ended; a stopped one stays to be gone on with."""
+        from optuna.trial import TrialState
+
+        self._trial.set_user_attr("seconds", seconds)
+        if reason:
+            self._trial.set_user_attr("reason", reason)
+        if ending == "finished":
+            self._trial.study.tell(self._trial, max(self._figures.values()))
+        elif ending != "stopped":
+            state = TrialState.PRUNED if ending == "pruned" else TrialState.FAIL
+            self._trial.study.tell(self._trial, state=state)
+
+
+class Study:
+    """The trials in ``folder``; opened, made, or refused.
+
+    Parameters
+    ----------
+    folder : path
+    identity : mapping
+        What must be equal for the search to go on: data, fixed options, spaces. JSON-able.
+    spaces : mapping of Space
+    first : mapping
+        The values of the first trial.
+    seed : int
+        Trial ``n`` is drawn by a generator seeded with (seed, n), and by the trials before it: a
+        search that was interrupted draws what it would have drawn.
+
+    Raises
+    ------
+    MissingExtraError
+        Optuna is not installed.
+    ArtifactError
+        The folder holds something else, or the search of other data or options.
+    RequestError
+        Another process is at work there.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        identity: Mapping[str, Any],
+        spaces: Mapping[str, Space],
+        first: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        self.folder, self.spaces, self.seed = Path(folder), dict(spaces), seed
+        self._specs = {spec.name: spec for spec in option_specs()}
+        self.identity = dict(identity)
+        optuna = need_optuna()
+        check_folder(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder)
+            self._study = self._open(optuna)
+            self._claim(dict(first))
+        except OSError as error:
+            raise ArtifactError(
+                f"{folder}: the search cannot be kept there ({error.strerror or error}); choose a "
+                "folder that is writable and has room"
+            ) from error
+
+    def _open(self, optuna: Any) -> Any:
+        from sqlalchemy.exc import DatabaseError
+
+        path = self.folder / STUDY
+        pruner = optuna.pruners.MedianPruner(
+            n_startup_trials=_FINISHED_BEFORE_PRUNING,
+            n_warmup_steps=_WARMUP_EPOCHS,
+            n_min_trials=_FINISHED_BEFORE_PRUNING,
+        )
+        try:
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
+            return optuna.create_study(
+                storage=self._storage, study_name=_NAME, direction="maximize",
+                load_if_exists=True, pruner=pruner,
+            )  # fmt: skip
+        except (DatabaseError, RuntimeError) as error:
+            self._lock.release()
+            why = str(getattr(error, "orig", error)).splitlines()[0]
+            raise ArtifactError(
+                f"{path}: cannot be read as a search ({why}); name another folder, or start again "
+                "with --fresh"
+            ) from error
+
+    def _claim(self, first: dict[str, Any]) -> None:
+        begun = bool(self._study.get_trials(deepcopy=False))
+        kept = self._study.user_attrs.get("identity", {} if begun else None)
+        if kept is None:
+            kept = self.identity
+            self._study.set_user_attr("identity", kept)
+        for name in (name for name, value in self.identity.items() if kept.get(name) != value):
+            self.close()
+            raise ArtifactError(
+                f"{self.folder}: holds a search with other {name}; go on with those, name another "
+                "folder, or start again with --fresh"
+            )
+        if not begun:
+            self._study.enqueue_trial(first)
+
+    def close(self) -> None:
+        """Let go of the file, for another process to take."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+        self._lock.release()
+
+    def __enter__(self) -> Study:
+        """Return the study."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of the file."""
+        self.close()
+
+    def trials(self) -> list[Trial]:
+        """List the trials that began, in their order."""
+        return [
+            self._read(trial)
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state.name in _ENDINGS
+        ]
+
+    def begin(self) -> Running:
+        """Return the trial that was stopped, or else a new one."""
+        from optuna.trial import Trial as Handle
+        from optuna.trial import TrialState
+
+        known = self._study.get_trials(deepcopy=False)
+        stopped = [trial for trial in known if trial.state == TrialState.RUNNING]
+        ended = sum(trial.state.is_finished() for trial in known)
+        self._study.sampler = _sampler(self.seed, stopped[0].number if stopped else ended)
+        trial = Handle(self._study, stopped[0]._trial_id) if stopped else self._study.ask()
+        values = {
+            name: _suggested(trial, self._specs[name], space) for name, space in self.spaces.items()
+        }
+        return Running(trial, values, bool(stopped))
+
+    def _read(self, trial: optuna.trial.FrozenTrial) -> Trial:
+        figures = trial.intermediate_values
+        best = max(figures.values(), default=None)
+        return Trial(
+            trial.number + 1,
+            {name: trial.params[name] for name in self.spaces if name in trial.params},
+            _ENDINGS[trial.state.name],
+            best,
+            min((epoch for epoch, figure in figures.items() if figure == best), default=0),
+            max(figures, default=0),
+            float(trial.user_attrs.get("seconds", 0.0)),
+            str(trial.user_attrs.get("reason", "")),
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a path that holds something that a search did not write.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file; give a folder for the search")
+    if folder.is_dir() and not (folder / STUDY).exists():
+        others = sorted(entry.name for entry in folder.iterdir() if entry.name != _LOCK)
+        if others:
+            raise ArtifactError(
+                f"{folder}: holds something that is no search ({others[0]}, …); give a new or an "
+                "empty folder"
+            )
+
+
+def _lock(folder: Path) -> Any:
+    """Keep other processes out, for as long as this one lives."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RequestError(
+            f"{folder}: another process searches there; wait for it, or name another folder"
+        ) from None
+    return lock
+
+
+def need_optuna() -> Any:
+    """Return the library, told to speak up only where something is wrong."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError("optuna", "tune", "attrec tune") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _sampler(seed: int, number: int) -> Any:
+    import optuna
+
+    state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=state, multivariate=True, n_startup_trials=_DRAWN_AT_FIRST
+        )
+
+
+def _suggested(trial: Any, spec: OptionSpec, space: Space) -> Any:
+    """Return the trial's value of an option: the one it has, or a drawn one."""
+    if isinstance(space, Among):
+        return trial.suggest_categorical(spec.name, space.values)
+    if spec.kind is int:
+        return trial.suggest_int(spec.name, int(space.low), int(space.high), log=space.log)
+    return trial.suggest_float(spec.name, space.low, space.high, log=space.log)
