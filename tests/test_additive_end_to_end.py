@@ -75,15 +75,8 @@ def test_keys_and_queries_give_the_networks_distances(result):
         for row, items in enumerate(histories):
             chosen = torch.from_numpy(items[-12:].astype(np.int64))
             m = network.last_intents(chosen, torch.tensor([len(chosen)]), dtype=torch.float64)
-            logits = (
-                -network.log_scale.double().exp()
-                * (m - network.keys(dtype=torch.float64)).square().sum(dim=1)
-                + network.item_bias.double()
-            )
-            # Ranking by distance is ranking by logits: they differ by a constant and by −τ.
-            tau, top = float(network.log_scale.exp()), float(network.item_bias.max())
-            expected = (top - logits) / tau
-            torch.testing.assert_close(found[row], expected, rtol=1e-6, atol=1e-6)
+            cosines = (m @ network.keys(dtype=torch.float64).T)[0]
+            torch.testing.assert_close(found[row], 2.0 - 2.0 * cosines, rtol=1e-9, atol=1e-9)
 
 
 def test_an_explanation_adds_up_and_names_its_parts(result, log):
@@ -103,8 +96,8 @@ def test_an_explanation_adds_up_and_names_its_parts(result, log):
         sum(contrast.events) + contrast.excess + contrast.long_term, abs=1e-9
     )
     assert contrast.difference == pytest.approx(second.distance - first.distance, abs=1e-5)
-    assert "bias" in str(found)
-    assert "size of the item" in str(found)
+    assert "long-term" not in str(found)
+    assert "together, against an average item" in str(found)
 
 
 def test_advantage_is_over_the_mean_of_the_catalogue(result, log):

@@ -44,6 +44,7 @@ ADDITIVE = {
     "warmup_steps": 0,
     "label_smoothing": 0.5,
     "min_steps": 3,
+    "temperature": 0.5,
     "retrain_share": 0.0,
 }
 """Options of the additive network alone."""
@@ -73,8 +74,8 @@ READING = {
     "min_user_events": 3,
     "min_item_events": 3,
 }
-TESTED_ELSEWHERE = {"query", "cache", "checkpoint_seconds"}
-"""In tests/data/test_sources.py and tests/training/test_checkpoint.py."""
+TESTED_ELSEWHERE = {"query", "cache", "checkpoint_seconds", "item_categories", "item_vectors"}
+"""In tests/data/test_sources.py, tests/training/test_checkpoint.py and tests/test_features.py."""
 TESTED_BELOW = {"threads", "device", "patience", "selection_metric", "ties"}
 
 

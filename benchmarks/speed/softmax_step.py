@@ -42,10 +42,9 @@ class PlainSoftmaxStep(SoftmaxStep):
         network = self.network
         return plain_softmax_loss(
             network.intents(items, lengths),
-            network.item_key,
+            network.keys(),
             targets.clamp(min=0),
-            network.log_scale,
-            network.item_bias,
+            self._log_scale,
             weights=(targets >= 0).to(network.item_key.dtype),
         )
 

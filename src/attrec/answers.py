@@ -31,7 +31,7 @@ class Recommendation:
     distance : float
         y of (10), smaller is better; ``long_term`` + ``short_term`` but for rounding.
     long_term : float
-        ω ‖U_u − V_i‖²; of the additive network (b_max − b_i) / τ, the item's bias.
+        ω ‖U_u − V_i‖²; 0 of the additive network.
     short_term : float
         (1 − ω) ‖m − X_i‖²; of the additive network ‖m − k_i‖².
     """
@@ -287,9 +287,10 @@ class Explanation:
 
     def __str__(self) -> str:
         """Return the explanation as a small text table."""
+        both = f" = long-term {self.long_term:.4g} + short-term {self.short_term:.4g}"
         lines = [
-            f"{_name(self.item_id, self.title)}: distance {self.distance:.4g} "
-            f"= {self._long_term_name} {self.long_term:.4g} + short-term {self.short_term:.4g}",
+            f"{_name(self.item_id, self.title)}: distance {self.distance:.4g}"
+            f"{both if self._has_long_term else ''}",
             f"  {'event (oldest first)':<40} {'share':>7} {'part':>10} {'pull':>10}",
             *(
                 _line(_name(e.item_id, e.title), f"{e.share:.1%}", e.part, e.pull)
@@ -301,18 +302,15 @@ class Explanation:
         lines += [
             _line("constant, the same for every item", "", self.constant),
             _line(
-                "short-term, against an average item",
+                f"{'short-term' if self._has_long_term else 'together'}, against an average item",
                 "",
                 self.short_term,
                 self.short_term_advantage,
             ),
-            _line(
-                f"{self._long_term_name}, against an average item",
-                "",
-                self.long_term,
-                self.long_term_pull,
-            ),
         ]
+        if self._has_long_term:
+            long = self.long_term, self.long_term_pull
+            lines.append(_line("long-term, against an average item", "", *long))
         return "\n".join(lines + self._contrast_lines())
 
     def _contrast_lines(self) -> list[str]:
@@ -328,15 +326,17 @@ class Explanation:
             lines.append(_line(_name(event.item_id, event.title), pull=value))
         if other.excess:
             lines.append(_line(self._excess_name, pull=other.excess))
-        return [*lines, _line(self._long_term_name, pull=other.long_term)]
+        if self._has_long_term:
+            lines.append(_line("long-term", pull=other.long_term))
+        return lines
 
     @property
     def _excess_name(self) -> str:
-        return "size of the item" if self.aggregation == "additive" else "excess of the sum"
+        return "no history" if self.aggregation == "additive" else "excess of the sum"
 
     @property
-    def _long_term_name(self) -> str:
-        return "bias" if self.aggregation == "additive" else "long-term"
+    def _has_long_term(self) -> bool:
+        return self.aggregation != "additive"
 
 
 def _line(name: str, share: str = "", part: float | None = None, pull: float | None = None) -> str:

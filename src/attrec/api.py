@@ -15,20 +15,23 @@ import torch
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
 from attrec.config import DataConfig, Options, ProtocolConfig
 from attrec.data.cases import Cases, encode_cases
-from attrec.data.interactions import InteractionLog
+from attrec.data.features import ItemFeatures
+from attrec.data.interactions import IdArray, InteractionLog
+from attrec.data.items import Items, read_items
 from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences, last_items
 from attrec.data.splits import HeldOut, Split, split_log
 from attrec.data.vocabulary import Vocabulary
-from attrec.errors import DeviceError
+from attrec.errors import ConfigError, DeviceError
 from attrec.evaluation.comparison import rank_in_lists, read_lists
 from attrec.evaluation.evaluate import Evaluation, evaluate_systems
 from attrec.evaluation.metrics import MISSED, per_user
 from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
 from attrec.explain import attention_profile
 from attrec.model.additive import AdditiveNetwork
-from attrec.model.choice import NETWORKS, Network
+from attrec.model.choice import Network, make_network
+from attrec.model.prior import Attributes
 from attrec.profiling import OFF, Profile
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import NetworkScorer
@@ -204,6 +207,7 @@ def fit(
     config_file: str | Path | None = None,
     options: Options | None = None,
     test: InteractionLog | Any | None = None,
+    items: Items | str | Path | None = None,
     titles: Mapping[str, str | None] | None = None,
     listener: Listener | Iterable[Listener] | None = None,
     checkpoint: str | Path | None = None,
@@ -227,8 +231,11 @@ def fit(
     test : InteractionLog, path or frame, optional
         A given test file; ``log`` is then the training file, and validation is each user's last
         event of it.
+    items : Items or path, optional
+        Titles and attributes of the items; `item_categories` and `item_vectors` say which of them
+        are learnt from.
     titles : mapping, optional
-        Title of an item by the text of its id.
+        Title of an item by the text of its id; the item file's when left out.
     listener : Listener or several, optional
         Told about progress, and asked whether to stop; `attrec.callbacks` has some.
     checkpoint : path, optional
@@ -262,17 +269,19 @@ def fit(
         with profile.span("reading"):
             events = as_log(log, chosen.data)
             given = None if test is None else as_log(test, chosen.data)
+            known = read_items(items) if isinstance(items, str | Path) else items
         with profile.span("splitting"):
             split = split_log(events, chosen.protocol, given)
             data = _described(split)
             told.begin(chosen, data)
             check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
-            keeper = make_checkpointer(checkpoint, split, chosen, told, profile)
+            features = item_features(known, split.log.item_ids, chosen)
+            keeper = make_checkpointer(checkpoint, split, chosen, told, profile, features)
         told.phase("training")
         with profile.span("training"):
             first = train_on(
                 split.train, chosen, validate_on=split, listener=told, checkpointer=keeper,
-                profile=profile,
+                profile=profile, items=known,
             )  # fmt: skip
         last, best = first, first.run.best_epoch
         if chosen.train.retrain:
@@ -281,8 +290,9 @@ def fit(
                 keeper.first = FirstTraining(first.network.state_dict(), first.run)
             with profile.span("retraining"):
                 last = retrain_on(
-                    split, first, chosen, listener=told, checkpointer=keeper, profile=profile
-                )
+                    split, first, chosen, listener=told, checkpointer=keeper, profile=profile,
+                    items=known,
+                )  # fmt: skip
         told.phase("judging")
         with profile.span("judging"):
             before_test = split.train_and_validation if chosen.train.retrain else split.train
@@ -298,6 +308,8 @@ def fit(
             )
         told.judged(evaluation, best)
         with profile.span("assembling"):
+            if titles is None and known is not None:
+                titles = known.titles
             recommender = _recommender(last, split, chosen, titles)
             recommender.record["log_fingerprint"] = data["fingerprint"]
             some = recommender.histories.histories.take(slice(0, PROFILE_WINDOWS))
@@ -315,6 +327,7 @@ def fit(
         epochs=[asdict(epoch) for epoch in first.run.epochs],
         counts=split.counts,
         attention=attention,
+        item_categories=[] if features is None else list(features.names),
         test=evaluation.to_dict(),
     )
     return FitResult(recommender, evaluation, first.run, best, split.counts, attention)
@@ -392,6 +405,7 @@ def train_on(
     phase: str = "training",
     profile: Profile = OFF,
     begin_with: Trained | None = None,
+    items: Items | None = None,
 ) -> Trained:
     """Train a network on all events of ``log``.
 
@@ -414,13 +428,19 @@ def train_on(
         Times ``batches``, ``steps`` and ``validation``.
     begin_with : Trained, optional
         An additive network to go on from; items that it lacks begin anew.
+    items : Items, optional
+        What ``item_categories`` and ``item_vectors`` are columns of.
     """
     told = listener or Listener()
     vocabulary = Vocabulary.fit(log)
-    build = network_class or NETWORKS[options.model.architecture]
-    network = build(
-        options.model, vocabulary.num_users, vocabulary.num_items, seed=options.train.seed
-    ).to(torch_device(options.train.device))
+    sizes, seed = (vocabulary.num_users, vocabulary.num_items), options.train.seed
+    network: Network
+    if network_class is None:
+        features = item_features(items, vocabulary.item_ids, options)
+        network = make_network(options.model, *sizes, seed=seed, attributes=_numbers(features))
+    else:
+        network = network_class(options.model, *sizes, seed=seed)
+    network = network.to(torch_device(options.train.device))
     if begin_with is not None:
         known, rows = begin_with.network, begin_with.vocabulary.encode_items(vocabulary.item_ids)
         assert isinstance(network, AdditiveNetwork) and isinstance(known, AdditiveNetwork)
@@ -523,12 +543,39 @@ def _recommender(
     return Recommender(trained.network, vocabulary, histories, options, titles)
 
 
+def item_features(items: Items | None, item_ids: IdArray, options: Options) -> ItemFeatures | None:
+    """Return what the options say shall be learnt from of the items' attributes.
+
+    Raises
+    ------
+    ConfigError
+        There is no such column, or no item file.
+    """
+    columns, vector = options.model.item_categories, options.model.item_vectors
+    if columns is None and vector is None:
+        return None
+    if items is None:
+        name = "item_vectors" if columns is None else "item_categories"
+        raise ConfigError(
+            f"{name} = {columns or vector!r}: name the item file with that column too"
+        )
+    return ItemFeatures.of(items, item_ids, columns, vector)
+
+
+def _numbers(features: ItemFeatures | None) -> Attributes | None:
+    if features is None:
+        return None
+    categories = features.categories
+    return Attributes(len(features.names), categories.values, categories.offsets, features.vectors)
+
+
 def make_checkpointer(
     folder: str | Path | None,
     split: Split,
     options: Options,
     told: Listener,
     profile: Profile = OFF,
+    features: ItemFeatures | None = None,
 ) -> Checkpointer | None:
     """Return what keeps the training of ``split`` under ``options`` in ``folder``, if there is one.
 
@@ -547,6 +594,7 @@ def make_checkpointer(
                 for held in (split.validation, split.test)
             )
         ).hexdigest(),
+        **({} if features is None else {"attributes of items": features.digest()}),
         **identity_of(options),
     }
     return Checkpointer(

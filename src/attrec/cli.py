@@ -179,7 +179,7 @@ def train(
                                                 "override it.")] = None,
     test: TestFile = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Item file with "
-                                               "titles.")] = None,
+        "titles, categories or vectors.")] = None,
     pictures: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw the training and "
                                                   "the attention of a window into it.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where a stopped "
@@ -219,7 +219,7 @@ def train(
         raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
     keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
-        events, titles = _read(log, items, options.data)
+        events, known = _read(log, items, options.data)
         given = None if test is None else _read(str(test), None, options.data)[0]
     print_log(screen, events)
     with (
@@ -227,7 +227,7 @@ def train(
         ConsoleListener(screen, wish) as listener,
     ):
         try:
-            result = fit(events, options=options, test=given, titles=titles,
+            result = fit(events, options=options, test=given, items=known,
                          listener=[listener, *keeping], checkpoint=kept, profile=timed)  # fmt: skip
         except InterruptedTraining as stopped:
             if profile is not None:
@@ -548,10 +548,10 @@ def _write_trace(profile: Any, path: Path) -> None:
 
 
 def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:
-    """Read a log, and titles where there are any; a public data set by its name."""
+    """Read a log, and an item file where there is one; a public data set by its name."""
     from attrec.data.databases import shown
     from attrec.data.datasets import NAMES, fetch
-    from attrec.data.items import read_item_titles
+    from attrec.data.items import read_items
     from attrec.data.reading import read_interactions
 
     if source in NAMES and not Path(source).exists():
@@ -559,7 +559,7 @@ def _read(source: str, items: Path | None, config: Any) -> tuple[Any, Any]:
         source, items = str(found.interactions), items or found.items
     with Console(stderr=True).status(f"reading {shown(source)} …"):
         log = read_interactions(source, config=config)
-    return log, None if items is None else read_item_titles(items)
+    return log, None if items is None else read_items(items)
 
 
 def _ids(text: str | None, parse: Any) -> list[Any] | None:

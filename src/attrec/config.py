@@ -191,6 +191,20 @@ class ModelConfig(Config):
         of="additive",
         search=Among((1, 2, 3)),
     )
+    item_categories: str | None = _option(
+        None,
+        "columns of the item file that say what an item is, by commas; learnt as a prior of the "
+        "item vectors, for items with few events",
+        of="additive",
+        settles=True,
+    )
+    item_vectors: str | None = _option(
+        None,
+        "column of a Parquet item file with a vector for each item, from any model; such a prior "
+        "too",
+        of="additive",
+        settles=True,
+    )
     init_std: float = _option(
         0.001,
         "standard deviation of the embeddings at initialisation",
@@ -276,6 +290,14 @@ class TrainConfig(Config):
         "steps of an epoch, at least: a small log is cut into smaller batches than batch_size",
         low=0,
         of="additive",
+    )
+    temperature: float = _option(
+        0.05,
+        "of the softmax over cosines, 1 − half the squared distance",
+        low=0,
+        open_low=True,
+        of="additive",
+        search=Between(0.03, 0.2, log=True),
     )
     weight_decay: float = _option(
         0.01,

@@ -12,12 +12,12 @@ and S does not depend on i. A part of the distance is small also where the share
 reason by itself. The pull of an event compares its part with the part of the average item. All of
 this splits what was computed; what would happen *without* an event is computed without it.
 
-The additive network's intent is a plain sum, m = Σ_j v_j, and its items have a bias:
+The additive network's intent is a plain sum, m = Σ_j v_j, and all lengths are 1:
 
-    y_i = ‖m‖² − 2 Σ_j v_j · k_i + ‖k_i‖² + (b_max − b_i) / τ,
+    y_i = 2 − 2 Σ_j v_j · k_i,
 
-so an event's part is − 2 v_j · k_i, ‖k_i‖² takes the place of the excess, and the bias that of the
-long-term distance.
+so an event's part is − 2 v_j · k_i. An empty history has an intent of its own, whose part takes the
+place of the excess. There is no long-term distance.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CatalogueMeans:
     ----------
     short, short_square, long, long_square : (d,) float64
         Means over all items of X, X², V and V², each dimension for itself. Of the additive network:
-        of k and k², and in ``long_square`` (1,) of the bias distance.
+        of k and k², and nothing (0,).
     """
 
     short: Floats
@@ -63,8 +63,8 @@ class CatalogueMeans:
     def of(cls, network: Network) -> CatalogueMeans:
         """Take the means over the tables of ``network``, by blocks of rows."""
         if isinstance(network, AdditiveNetwork):
-            bias = float(network.bias_distances(torch.float64).mean())
-            return cls(*_means(network.keys(dtype=torch.float64)), np.zeros(1), np.array([bias]))
+            none = np.zeros(0)
+            return cls(*_means(network.keys(dtype=torch.float64)), none, none)
         return cls(*_means(network.item_short), *_means(network.item_long))
 
 
@@ -86,7 +86,7 @@ class Intent:
     constant : float
         S; at least 0, but for sum aggregation.
     excess : (d,) float64
-        1 − C_d: 0 for mean, max and min; 1 for the additive network.
+        1 − C_d: 0 for mean, max and min. Of the additive network: 1 where the history is empty.
     contributions : (n, d) float64 or None
         v_j of the additive network.
     """
@@ -231,10 +231,11 @@ def _read_sum(network: AdditiveNetwork, items: npt.NDArray[np.integer]) -> Inten
         weights, parts = map(_numpy, network.contributions(asked, dtype=torch.float64))
     else:
         weights, parts = np.ones((1, 0)), np.zeros((0, d))
-    vector: Floats = parts.sum(axis=0)
+    vector: Floats = parts.sum(axis=0) if len(items) else _numpy(network.start.double())
     shares = weights.mean(axis=0)[:, None]
     square = float(vector @ vector)
-    return Intent(_numpy(asked), vector, shares, None, -square, np.ones(d), parts)
+    excess = np.full(d, float(len(items) == 0))
+    return Intent(_numpy(asked), vector, shares, None, -1.0 - square, excess, parts)
 
 
 @torch.no_grad()
@@ -309,26 +310,26 @@ def _split_sums(
 ) -> list[Split]:
     """Take the distances of the additive network apart."""
     index = torch.as_tensor(candidates, dtype=torch.int64, device=network.item_key.device)
-    biases = _numpy(network.bias_distances(torch.float64)[index])
     keys = _numpy(network.keys(index, dtype=torch.float64))
     assert intent.contributions is not None
     splits = []
-    for item, key, bias in zip(candidates, keys, biases, strict=True):
+    without = -2.0 * intent.excess * intent.vector
+    for item, key in zip(candidates, keys, strict=True):
         parts = -2.0 * intent.contributions @ key
         dimensions = (intent.vector - key) ** 2
-        short_term = float(dimensions.sum())
+        distance = float(dimensions.sum())
         splits.append(
             Split(
                 item=int(item),
-                distance=short_term + float(bias),
-                long_term=float(bias),
-                short_term=short_term,
+                distance=distance,
+                long_term=0.0,
+                short_term=distance,
                 parts=parts,
                 constant=-intent.constant,
-                excess=float(key @ key),
+                excess=float(without @ key),
                 pulls=-2.0 * intent.contributions @ means.short - parts,
-                excess_pull=float(means.short_square.sum() - key @ key),
-                long_term_pull=float(means.long_square[0] - bias),
+                excess_pull=float(without @ (means.short - key)),
+                long_term_pull=0.0,
                 dimensions=dimensions,
             )
         )

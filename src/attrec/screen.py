@@ -101,15 +101,15 @@ def print_recommendations(
     reasons = served.reasons(user, [answer.item_id for answer in answers], history=history)
     table = Table(box=None, header_style="bold", pad_edge=False)
     additive = served.options.model.architecture == "additive"
-    long = "bias" if additive else "long"
-    for name in ("", "item", "title", "distance", long, "short", "drawn near by"):
-        right = name in ("", "distance", long, "short")
+    parts = () if additive else ("long", "short")
+    for name in ("", "item", "title", "distance", *parts, "drawn near by"):
+        right = name in ("", "distance", *parts)
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
     for answer, why in zip(answers, reasons, strict=True):
+        split = () if additive else (f"{answer.long_term:.4f}", f"{answer.short_term:.4f}")
         table.add_row(
             str(answer.rank), str(answer.item_id), answer.title or "", f"{answer.distance:.4f}",
-            f"{answer.long_term:.4f}", f"{answer.short_term:.4f}",
-            "; ".join(why) or ("popularity" if additive else "long-term taste"),
+            *split, "; ".join(why) or ("what most take" if additive else "long-term taste"),
         )  # fmt: skip
     screen.print(table)
 

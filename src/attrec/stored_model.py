@@ -17,11 +17,13 @@ from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, ConfigError
+from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network, make_network
+from attrec.model.prior import Attributes
 
 _ROWS_OF = {
     "paper": {"item_short": "item_short", "item_long": "item_short", "user_long": "user_long"},
-    "additive": dict.fromkeys(("item_context", "item_key", "item_bias"), "item_key"),
+    "additive": dict.fromkeys(("item_context", "item_key"), "item_key"),
 }
 """The tables with a row for each item or user, and the one that says how many there are."""
 
@@ -103,7 +105,9 @@ def _with_architecture(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network:
     # Built without rows, so that no table is drawn only to be replaced.
-    network = make_network(config, 0, 0)
+    network = make_network(config, 0, 0, attributes=_attributes(tables))
+    if isinstance(network, AdditiveNetwork):
+        network.start = tables["start"].reshape(network.start.shape)
     rows_of = _ROWS_OF[config.architecture]
     for name, empty in network.named_parameters():
         found = tables[name]
@@ -117,6 +121,20 @@ def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network
         owner, _, last = name.rpartition(".")
         setattr(network.get_submodule(owner), last, nn.Parameter(found))
     return network
+
+
+def _attributes(tables: Mapping[str, torch.Tensor]) -> Attributes | None:
+    """Read what a network with a prior knows of its items."""
+    if "prior.entries" not in tables:
+        return None
+    entries, offsets = tables["prior.entries"].numpy(), tables["prior.offsets"].numpy()
+    vectors = tables["prior.vectors"].numpy()
+    rows, count = len(tables["item_key"]), len(tables["prior.category_key"])
+    if not len(offsets) - 1 == len(vectors) == rows or offsets[-1] != len(entries):
+        raise ValueError("the attributes of the items do not fit the items")
+    if len(entries) and not 0 <= entries.min() <= entries.max() < count:
+        raise ValueError("an item has a category that the model lacks")
+    return Attributes(count, entries, offsets, vectors)
 
 
 def _vocabulary(document: Mapping[str, Any]) -> Vocabulary:

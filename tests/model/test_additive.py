@@ -142,6 +142,22 @@ def test_intents_and_keys_have_length_one():
     assert torch.equal(model.keys(chosen), keys[chosen])
 
 
+@torch.no_grad()
+def test_an_empty_history_gets_the_intent_nearest_to_all_events():
+    model = network()
+    counts = torch.arange(N)
+    model.settle(counts)
+    assert float(model.start.norm()) == pytest.approx(1.0)
+
+    def summed(intent):
+        return float((counts * (intent - model.keys()).square().sum(dim=1)).sum())
+
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(50):
+        other = model.start + 0.3 * torch.randn(6, dtype=torch.float64, generator=generator)
+        assert summed(other / other.norm()) > summed(model.start)
+
+
 def test_dropout_only_in_training():
     model = network(dropout=0.5)
     lists = packed([[1, 2, 3], [4, 5]])
@@ -156,7 +172,7 @@ def test_gradients_reach_every_parameter(lists):
     towards = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (model.intents(*packed(lists)) @ towards).sum().backward()
     without = {name for name, value in model.named_parameters() if value.grad is None}
-    assert without == {"item_key", "item_bias", "log_scale"}
+    assert without == {"item_key"}
     assert all(
         bool(value.grad.abs().sum() > 0)
         for name, value in model.named_parameters()
@@ -189,7 +205,6 @@ def test_a_network_takes_over_what_another_learnt_item_by_item():
     assert torch.equal(new.item_key[0], old.item_key[3])
     assert torch.equal(new.item_key[1], own[1])
     assert torch.equal(new.item_context[2:], old.item_context[:9])
-    assert torch.equal(new.item_bias[2:], old.item_bias[:9])
     for name, value in new.named_parameters():
         if not name.startswith("item_"):
             assert torch.equal(value, dict(old.named_parameters())[name])

@@ -38,7 +38,7 @@ def one_by_one(model, sequences):
             items = torch.from_numpy(history[:t].astype(np.int64))
             m = model.last_intents(items, torch.tensor([t]))[0]
             distances = (m - model.keys()).square().sum(dim=1)
-            logits = -model.log_scale.exp() * distances + model.item_bias
+            logits = -distances / (2 * 0.05)
             loss = loss - logits.log_softmax(dim=0)[int(history[t])]
     return loss
 
@@ -172,5 +172,5 @@ def test_training_with_sampled_items_learns_what_follows_what():
     train(model, sequences, config, num_epochs=60)
     items = torch.arange(N)
     m = model.last_intents(items, torch.ones(N, dtype=torch.int64))
-    distances = (m[:, None] - model.keys()).square().sum(dim=2) + model.bias_distances()
+    distances = (m[:, None] - model.keys()).square().sum(dim=2)
     assert (distances.argmin(dim=1) == (items + 1) % N).all()

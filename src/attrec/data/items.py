@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
 from attrec.data.columns import KNOWN_NAMES, plain
 from attrec.data.locations import Location
 from attrec.data.text_files import existing_file, open_text, sniff_format
-from attrec.errors import DataError
+from attrec.errors import ConfigError, DataError
 
+Floats = npt.NDArray[np.float32]
+_MARKS = ("|", ";")
 _TITLES = ("title", "movietitle", "itemtitle", "name", "itemname", "productname")
 _YEARS = ("releaseyear", "year")
 _ENDS_WITH_YEAR = re.compile(r"\(\d{4}\)\s*$")
@@ -33,6 +38,52 @@ class Items:
 
     titles: dict[str, str]
     attributes: dict[str, dict[str, str]]
+    separators: dict[str, str] = field(default_factory=dict)
+    """What sets several values of an attribute apart, where it is not found by looking."""
+    vectors: dict[str, tuple[list[str], Floats]] = field(default_factory=dict)
+    """Columns with a vector for each item: ids and rows."""
+
+    def categories(self, column: str) -> dict[str, list[str]]:
+        """Return the values that each item has in a column: `Drama|War` are two.
+
+        Raises
+        ------
+        ConfigError
+            There is no such column.
+
+        Examples
+        --------
+        >>> Items({}, {"genre": {"1": "Drama|War"}}).categories("genre")
+        {'1': ['Drama', 'War']}
+        """
+        if column not in self.attributes:
+            raise ConfigError(
+                f"item_categories: the item file has no column {column!r}; it has "
+                f"{', '.join(self.attributes) or 'none besides ids and titles'}"
+            )
+        values = self.attributes[column]
+        mark = self.separators.get(column) or next(
+            (each for each in _MARKS if any(each in value for value in values.values())), None
+        )
+        return {
+            item: [part.strip() for part in value.split(mark) if part.strip()] if mark else [value]
+            for item, value in values.items()
+        }
+
+    def vectors_of(self, column: str) -> tuple[list[str], Floats]:
+        """Return ids and rows of a column with vectors.
+
+        Raises
+        ------
+        ConfigError
+            There is no such column.
+        """
+        if column not in self.vectors:
+            raise ConfigError(
+                f"item_vectors: the item file has no column {column!r} of vectors, one an item; "
+                f"it has {', '.join(self.vectors) or 'none'} (a Parquet file may have)"
+            )
+        return self.vectors[column]
 
 
 def read_item_titles(path: str | Path) -> dict[str, str]:
@@ -69,9 +120,11 @@ def read_items(path: str | Path) -> Items:
     encoding = _encoding(file)
     location, db = Location(str(file), file.name), duckdb.connect()
     kind = sniff_format(location, db, encoding)
-    if kind in ("parquet", "lines", "jsonl"):
+    if kind == "parquet":
+        return _read_parquet(file, db)
+    if kind in ("lines", "jsonl"):
         raise DataError(
-            f"{file.name}: titles are read from delimited text, not from {kind!r}; "
+            f"{file.name}: items are read from delimited text or Parquet, not from {kind!r}; "
             "give a CSV file with the header item_id,title"
         )
     text = open_text(location, db, kind, encoding)
@@ -79,10 +132,11 @@ def read_items(path: str | Path) -> Items:
     id_at, title_at, year_at, named = _columns(first, file.name)
     titles: dict[str, str] = {}
     others = {
-        at: cell.split(":", 1)[0].strip()
+        at: cell.split(":", 1)[0].strip() if named else str(at + 1)
         for at, cell in enumerate(first)
-        if named and at not in (id_at, title_at)
+        if at not in (id_at, title_at)
     }
+    blanks = {name: " " for at, name in others.items() if first[at].strip().endswith(":token_seq")}
     attributes: dict[str, dict[str, str]] = {name: {} for name in others.values()}
     for line, cells in islice(text.rows(), int(named), None):
         if len(cells) <= max(id_at, title_at):
@@ -95,7 +149,62 @@ def read_items(path: str | Path) -> Items:
         for at, name in others.items():
             if at < len(cells) and cells[at].strip():
                 attributes[name][cells[id_at]] = cells[at].strip()
-    return Items({item: title for item, title in titles.items() if title}, attributes)
+    return Items({item: title for item, title in titles.items() if title}, attributes, blanks)
+
+
+def _read_parquet(file: Path, db: duckdb.DuckDBPyConnection) -> Items:
+    """Read a Parquet file: lists of numbers are vectors, lists of texts several values of one."""
+    try:
+        table = db.execute("SELECT * FROM read_parquet(?)", [str(file)])
+        kinds = {column[0]: str(column[1]) for column in table.description or ()}
+        rows = table.fetchall()
+    except duckdb.Error as error:
+        raise DataError(f"{file.name}: cannot be read as Parquet ({error})") from error
+    names = list(kinds)
+    plain_names = [plain(name) for name in names]
+    id_at = _first_known(plain_names, [name for tier in KNOWN_NAMES["item"] for name in tier])
+    title_at = _first_known(plain_names, _TITLES)
+    if id_at is None:
+        raise DataError(
+            f"{file.name}: no column is known to hold ids among {', '.join(names)}; "
+            "name one item_id"
+        )
+    by_id = {str(row[id_at]): row for row in rows}
+    titles = {}
+    if title_at is not None:
+        titles = {item: str(row[title_at]) for item, row in by_id.items() if row[title_at]}
+    found = Items(titles, {}, {}, {})
+    for at, name in enumerate(names):
+        if at in (id_at, title_at):
+            continue
+        cells = {item: row[at] for item, row in by_id.items() if row[at] is not None}
+        first = next(
+            (cell for cell in cells.values() if isinstance(cell, list | tuple) and cell), None
+        )
+        if first is not None and isinstance(first[0], int | float):
+            found.vectors[name] = _stacked(file.name, name, cells)
+        elif first is not None:
+            found.separators[name] = "|"
+            found.attributes[name] = {i: "|".join(map(str, cell)) for i, cell in cells.items()}
+        else:
+            found.attributes[name] = {i: str(cell) for i, cell in cells.items()}
+    return found
+
+
+def _stacked(place: str, name: str, cells: dict[str, Any]) -> tuple[list[str], Floats]:
+    sizes = {len(cell) for cell in cells.values()}
+    if len(sizes) > 1:
+        raise DataError(
+            f"{place}, column {name!r}: vectors of {min(sizes)} and {max(sizes)} numbers; give all "
+            "items vectors of one size"
+        )
+    rows = np.array(list(cells.values()), dtype=np.float32)
+    if not np.isfinite(rows).all():
+        raise DataError(
+            f"{place}, column {name!r}: a vector holds a number that is not finite; leave its item "
+            "without one"
+        )
+    return list(cells), rows
 
 
 def _columns(cells: Sequence[str], place: str) -> tuple[int, int, int | None, bool]:

@@ -12,17 +12,15 @@ from torch.nn.functional import dropout as device_dropout
 from torch.nn.functional import gelu, layer_norm, normalize, scaled_dot_product_attention
 
 from attrec.config import ModelConfig
+from attrec.model.prior import Attributes, ItemPrior
 
 Normal = Callable[..., nn.Parameter]
 """Makes a parameter of a shape with normal entries of a given ``std``."""
 
-TEMPERATURE = 0.05
-"""Where the softmax begins: τ = 1 / (2 · 0.05), the cosine divided by 0.05."""
-
 _LEAST = 1e-12
 """No length is divided by less; as `normalize` has it."""
 
-ITEM_TABLES = ("item_context", "item_key", "item_bias")
+ITEM_TABLES = ("item_context", "item_key")
 """Parameters with a row for each item."""
 
 
@@ -34,7 +32,7 @@ class AdditiveNetwork(nn.Module):
 
         a^h_tj = softmax over j ≤ t of (Q_h e_t · K_h e_j / √(d/H) + r^h_(t−j)),
         m_t = Σ_j v_tj,   v_tj = w_tj / ‖Σ_j w_tj‖,   w_tj = Σ_h a^h_tj x_j R_h,
-        y_i = ‖m_t − k_i‖² + (b_max − b_i) / τ,   ‖m_t‖ = ‖k_i‖ = 1.
+        y_i = ‖m_t − k_i‖² = 2 − 2 Σ_j v_tj · k_i,   ‖m_t‖ = ‖k_i‖ = 1.
 
     What an event adds to the intent is v_tj: its item's embedding through maps R_h of its own,
     weighted by attention that may look at everything. So the intent splits exactly over the events,
@@ -51,18 +49,20 @@ class AdditiveNetwork(nn.Module):
     seed : int
         Of the initialisation.
     dtype : torch.dtype
+    attributes : Attributes, optional
+        Of the N items: `ItemPrior` then adds what they say to the rows of both sides.
 
     Attributes
     ----------
     item_context : (N, d) parameter
-        What an item is as an event of a history.
+        What an item is as an event of a history, beside its prior.
     item_key : (N, d) parameter
-        What an item is as a candidate; k is its direction, see `keys`.
-    item_bias : (N,) parameter
-        b.
-    log_scale : () parameter
-        log τ.
+        What an item is as a candidate, beside its prior; k is the direction, see `keys`.
+    start : (d,) buffer
+        The intent of an empty history; see `settle`.
     """
+
+    start: torch.Tensor
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class AdditiveNetwork(nn.Module):
         *,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        attributes: Attributes | None = None,
     ) -> None:
         super().__init__()
         del num_users
@@ -85,13 +86,13 @@ class AdditiveNetwork(nn.Module):
 
         self.item_context = normal(num_items, d, std=0.1)
         self.item_key = normal(num_items, d, std=0.1)
-        self.item_bias = nn.Parameter(torch.zeros(num_items, dtype=dtype))
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(2 * TEMPERATURE), dtype=dtype))
         self.blocks = nn.ModuleList(_Block(config, normal) for _ in range(config.blocks))
         self.norm = _Norm(d, dtype)
         self.look = normal(d, 2 * d, std=1.0 / math.sqrt(d))
         self.recency = nn.Parameter(_decays(H, config.window_length).to(dtype))
         self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
+        self.prior = None if attributes is None else ItemPrior(attributes, d, normal)
+        self.register_buffer("start", torch.zeros(d, dtype=dtype))
         self.eval()  # a training step turns dropout on for itself
 
     @property
@@ -114,7 +115,7 @@ class AdditiveNetwork(nn.Module):
         (P, d) tensor
         """
         grid = _Grid.of(lengths)
-        x = self._drop(self.item_context[items])
+        x = self._drop(self.contexts(items))
         weights = self._weights(self._states(x, grid), grid)
         attended = weights @ grid.spread(x)[:, None]
         return normalize(grid.packed(attended.transpose(1, 2).flatten(2)) @ self.maps, dim=1)
@@ -127,7 +128,7 @@ class AdditiveNetwork(nn.Module):
         With ``dtype`` everything is computed in it (float64 when serving).
         """
         grid = _Grid.of(lengths)
-        x = self.item_context[items].to(dtype or self.item_context.dtype)
+        x = self.contexts(items).to(dtype or self.item_context.dtype)
         weights = self._weights(self._states(x, grid), grid, newest=True)
         attended = weights @ grid.spread(x)[:, None]
         return normalize(attended.flatten(1) @ self.maps.to(x.dtype), dim=1)
@@ -150,7 +151,7 @@ class AdditiveNetwork(nn.Module):
             v_j, whose sum is m.
         """
         grid = _Grid.of(torch.tensor([len(items)], device=items.device))
-        x = self.item_context[items].to(dtype or self.item_context.dtype)
+        x = self.contexts(items).to(dtype or self.item_context.dtype)
         weights = self._weights(self._states(x, grid), grid, newest=True)[0, :, 0]
         H, d = self.config.heads, self.config.embedding_dim
         mapped = torch.einsum("nd,hde->hne", x, self.maps.to(x.dtype).view(H, d, d))
@@ -162,21 +163,34 @@ class AdditiveNetwork(nn.Module):
     ) -> torch.Tensor:
         """Return a^h of each history's newest position: (B, H, L), 0 behind its last event."""
         grid = _Grid.of(lengths)
-        x = self.item_context[items].to(dtype or self.item_context.dtype)
+        x = self.contexts(items).to(dtype or self.item_context.dtype)
         return self._weights(self._states(x, grid), grid, newest=True)[:, :, 0]
+
+    def contexts(self, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return x of some items, or of all: (n, d)."""
+        rows = self.item_context if items is None else self.item_context[items]
+        return rows if self.prior is None else rows + self.prior.rows("context", items)
 
     def keys(
         self, items: torch.Tensor | None = None, *, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
         """Return k of some items, or of all: (n, d), each of length 1."""
         rows = self.item_key if items is None else self.item_key[items]
+        if self.prior is not None:
+            rows = rows + self.prior.rows("key", items)
         return normalize(rows.to(dtype or rows.dtype), dim=1)
 
-    def bias_distances(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return (b_max − b_i) / τ of every item: (N,), at least 0."""
-        bias = self.item_bias.to(dtype or self.item_bias.dtype)
-        top = bias.max() if len(bias) else 0.0
-        return (top - bias) / self.log_scale.to(bias.dtype).exp()
+    @torch.no_grad()
+    def settle(self, counts: torch.Tensor) -> None:
+        """Give an empty history the intent that is nearest, in sum, to all events' keys.
+
+        Parameters
+        ----------
+        counts : (N,) tensor
+            How often each item was taken.
+        """
+        total = counts.double() @ self.keys(dtype=torch.float64)
+        self.start.copy_(normalize(total, dim=0))
 
     @torch.no_grad()
     def take_over(self, other: AdditiveNetwork, rows: torch.Tensor) -> None:

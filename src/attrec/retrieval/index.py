@@ -325,7 +325,7 @@ def _tree_sum(terms: torch.Tensor) -> torch.Tensor:
         half = (length + 1) // 2
         terms[..., : length - half] += terms[..., half:length]
         length = half
-    return terms[..., 0]
+    return terms[..., 0] if length else terms.sum(dim=-1)
 
 
 def _in_order(distances: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

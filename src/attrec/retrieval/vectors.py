@@ -26,8 +26,7 @@ _CELLS_AT_ONCE = 16_384
 def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return the key of every item, its long-term coordinates first.
 
-    k_i = [√ω V_i ; √(1−ω) X_i] of the paper's network, and [√((b_max − b_i) / τ) ; k_i] of the
-    additive one.
+    k_i = [√ω V_i ; √(1−ω) X_i] of the paper's network, and the unit vector k_i of the additive one.
 
     Parameters
     ----------
@@ -37,14 +36,12 @@ def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Ten
 
     Returns
     -------
-    (N, 2d) or (N, 1 + d) tensor
+    (N, 2d) or (N, d) tensor
         On the network's device.
     """
     d = network.config.embedding_dim
     if isinstance(network, AdditiveNetwork):
-        root = network.bias_distances(torch.float64).sqrt()
-        keys = network.keys(dtype=torch.float64).to(dtype)
-        return torch.cat([root.to(dtype)[:, None], keys], dim=1)
+        return network.keys(dtype=torch.float64).to(dtype)
     keys = torch.empty(network.num_items, 2 * d, dtype=dtype, device=network.item_long.device)
     long_weight, short_weight = _root_weights(network)
     for start in range(0, network.num_items, _ROWS_AT_ONCE):
@@ -63,7 +60,7 @@ def query_vectors(
     dtype: torch.dtype = torch.float64,
     l2: float = 0.0,
 ) -> torch.Tensor:
-    """Return q with which y = ‖q − k_i‖²: [√ω U_u ; √(1−ω) m], or [0 ; m] of the additive network.
+    """Return q with which y = ‖q − k_i‖²: [√ω U_u ; √(1−ω) m], or m of the additive network.
 
     Parameters
     ----------
@@ -80,12 +77,11 @@ def query_vectors(
 
     Returns
     -------
-    (n, 2d) or (n, 1 + d) tensor
+    (n, 2d) or (n, d) tensor
         On the network's device.
     """
     if isinstance(network, AdditiveNetwork):
-        intent = additive_intents(network, histories, dtype)
-        return torch.cat([intent.new_zeros(len(intent), 1), intent], dim=1)
+        return additive_intents(network, histories, dtype)
     device = network.item_short.device
     long_weight, short_weight = _root_weights(network)
     windows = torch.as_tensor(last_items(histories, network.config.window_length), device=device)
@@ -96,17 +92,17 @@ def query_vectors(
 
 def long_term_width(network: Network) -> int:
     """Return how many coordinates of keys and queries are the long-term part."""
-    return 1 if isinstance(network, AdditiveNetwork) else network.config.embedding_dim
+    return 0 if isinstance(network, AdditiveNetwork) else network.config.embedding_dim
 
 
 @torch.no_grad()
 def additive_intents(
     network: AdditiveNetwork, histories: Ragged, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return m of each history's newest items, (n, d); 0 where the history is empty."""
+    """Return m of each history's newest items, (n, d)."""
     kept = newest(histories, network.config.window_length)
     device, lengths = network.item_key.device, kept.lengths
-    result = torch.zeros(len(kept), network.config.embedding_dim, dtype=dtype, device=device)
+    result = network.start.to(dtype).repeat(len(kept), 1)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
     while len(order):

@@ -26,6 +26,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class SoftmaxStep:
     """AdamW on the mean loss of a batch's positions, −log of the target's softmax over distances.
 
+    The softmax's scale is 1 / (2 ``temperature``), so that its logits are cosines over the
+    temperature.
+
     What is judged and kept is a running average of the weights over about ``averaging`` epochs: it
     needs no schedule that would have to know the number of epochs beforehand.
 
@@ -37,6 +40,8 @@ class SoftmaxStep:
         self.network, self.config = network, config
         self.steps = 0
         self.steps_of_an_epoch = 1.0
+        self._log_scale = network.item_key.new_tensor(-math.log(2.0 * config.temperature))
+        self._counts = network.item_key.new_zeros(network.num_items)
         self.average = {name: v.detach().clone() for name, v in network.named_parameters()}
         plain = [value for value in network.parameters() if value.dim() > 1]
         kept = [value for value in network.parameters() if value.dim() <= 1]
@@ -53,6 +58,8 @@ class SoftmaxStep:
     def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
         """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
         positions = step_positions(self.config, sequences.num_windows)
+        taken = np.bincount(sequences.histories.values, minlength=self.network.num_items)
+        self._counts = torch.from_numpy(taken).to(self._counts)
         self.steps_of_an_epoch = max(1.0, sequences.num_windows / positions)
         if self.config.softmax_samples:
             self._events = torch.from_numpy(sequences.histories.values.astype(np.int64))
@@ -97,6 +104,7 @@ class SoftmaxStep:
     def finish(self) -> None:
         """Let the network end with the average of its weights."""
         self._set(self.average)
+        self.network.settle(self._counts)
 
     def state(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return AdamW's moments by parameter, and the number of steps taken."""
@@ -145,12 +153,11 @@ class SoftmaxStep:
         chosen = (queries, network.keys(), targets[trained])
         if not self.config.softmax_samples:
             return softmax_loss(
-                *chosen, network.log_scale, network.item_bias,
-                label_smoothing=self.config.label_smoothing,
-            )  # fmt: skip
+                *chosen, self._log_scale, label_smoothing=self.config.label_smoothing
+            )
         samples = self._draw(self.config.softmax_samples).to(queries.device)
         log_q = self._log_q[samples.cpu()].to(queries) + math.log(len(samples))
-        return sampled_softmax_loss(*chosen, samples, log_q, network.log_scale, network.item_bias)
+        return sampled_softmax_loss(*chosen, samples, log_q, self._log_scale)
 
     def _draw(self, count: int) -> torch.Tensor:
         """Draw items, half of them uniformly and half as often as they were taken."""

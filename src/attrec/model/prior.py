@@ -1,0 +1,88 @@
+"""What an item's attributes say about its vectors before anybody took it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.functional import embedding_bag
+
+Side = Literal["context", "key"]
+
+
+class Attributes(NamedTuple):
+    """What is known of N items, as numbers.
+
+    Attributes
+    ----------
+    num_categories : int
+        A.
+    categories : (E,) int64
+        Of all items, one after the other; item i has those from offsets[i] to offsets[i + 1].
+    offsets : (N + 1,) int64
+    vectors : (N, D) float32
+    """
+
+    num_categories: int
+    categories: npt.NDArray[np.integer]
+    offsets: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
+
+
+class ItemPrior(nn.Module):
+    """Prior of an item's rows: p_i = Σ_a C_a / √|A_i| + f_i F.
+
+    A_i are the item's categories, C a table with a row for each, f_i the item's own vector and F a
+    map of it; `AdditiveNetwork` adds p_i to the item's own row, for either side with tables of its
+    own. What items share is so learnt once, and an item that nobody took yet has a place.
+
+    Parameters
+    ----------
+    attributes : Attributes
+        Of N items.
+    d : int
+        Size of the rows.
+    normal : callable
+        Makes a parameter of a shape, of entries with standard deviation ``std``.
+    """
+
+    entries: torch.Tensor
+    offsets: torch.Tensor
+    vectors: torch.Tensor
+
+    def __init__(self, attributes: Attributes, d: int, normal: Callable[..., nn.Parameter]) -> None:
+        super().__init__()
+        count, width = attributes.num_categories, attributes.vectors.shape[1]
+        self.category_context = normal(count, d, std=0.1)
+        self.category_key = normal(count, d, std=0.1)
+        self.vector_context = normal(width, d, std=0.1)
+        self.vector_key = normal(width, d, std=0.1)
+        like = self.category_key.dtype
+        self.register_buffer("entries", torch.as_tensor(attributes.categories).long())
+        self.register_buffer("offsets", torch.as_tensor(attributes.offsets).long())
+        self.register_buffer("vectors", torch.as_tensor(attributes.vectors).to(like))
+
+    def rows(self, side: Side, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return p of some items (n,), or of all: (n, d)."""
+        categories = self.category_context if side == "context" else self.category_key
+        vectors = self.vector_context if side == "context" else self.vector_key
+        starts, lengths = self.offsets[:-1], self.offsets.diff()
+        entries, described = self.entries, self.vectors
+        if items is not None:
+            starts, lengths, described = starts[items], lengths[items], described[items]
+            ends = lengths.cumsum(0)
+            places = torch.arange(int(ends[-1]) if len(ends) else 0, device=entries.device)
+            entries = entries[places + (starts - ends + lengths).repeat_interleave(lengths)]
+            starts = ends - lengths
+        weights = lengths.clamp(min=1).to(categories.dtype).rsqrt().repeat_interleave(lengths)
+        if len(entries):
+            found = embedding_bag(
+                entries, categories, starts, mode="sum", per_sample_weights=weights
+            )
+        else:
+            found = categories.new_zeros(len(starts), categories.shape[1])
+        return found + described @ vectors
