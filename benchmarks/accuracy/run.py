@@ -22,6 +22,7 @@ from attrec.api import (
     WITHOUT_RETRAINING,
     Listener,
     baselines,
+    identity_of,
     make_checkpointer,
     retrain_on,
     train_on,
@@ -117,7 +118,7 @@ def trained_seed(
     name: str, split: Split, options: Options, vocabulary: Vocabulary
 ) -> dict[str, Any]:
     """Train one seed, or find it trained; the best epoch is chosen on validation alone."""
-    key = json.dumps([name, options.to_dict(), split.log.fingerprint()], sort_keys=True)
+    key = json.dumps([name, identity_of(options), split.log.fingerprint()], sort_keys=True)
     path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
         kept = path.with_suffix(".checkpoint")

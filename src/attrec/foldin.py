@@ -1,4 +1,4 @@
-"""Users who came after training, from trained rows alone. No gradient is taken."""
+"""Users and items that came after training, from trained rows alone. No gradient is taken."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from attrec.data.ragged import Ragged
 from attrec.errors import ConfigError
@@ -66,6 +67,56 @@ def user_factors(
         )
     counts = torch.as_tensor(np.maximum(lengths, 1), dtype=dtype, device=sums.device)
     return sums / (counts + l2)[:, None]
+
+
+@torch.no_grad()
+def new_item_keys(
+    intents: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    prior: torch.Tensor | None = None,
+    strength: float = 1.0,
+    average: torch.Tensor | None = None,
+    push: float = 0.0,
+) -> torch.Tensor:
+    """Return the key of length 1 that suits each new item best, for the additive network.
+
+    k_i ∝ λ p_i + Σ_e (m_e − β m̄) minimises λ ‖k − p_i‖² + Σ_e (‖m_e − k‖² − β ‖m̄ − k‖²) over
+    ‖k‖ = 1: the distance to the intents that preceded its events, drawn to what its attributes say
+    and pushed away from where everybody is.
+
+    Parameters
+    ----------
+    intents : (E, d) tensor
+        m_e, of length 1, of all items' events, one item's after the other's.
+    lengths : (n,) int64
+        Events of each item; their sum is E.
+    prior : (n, d) tensor, optional
+        p_i before it is brought to length 1; 0 where nothing is known.
+    strength : float, ≥ 0
+        λ: how many events the prior counts for.
+    average : (d,) tensor, optional
+        m̄, the mean of many users' intents.
+    push : float, ≥ 0
+        β.
+
+    Returns
+    -------
+    (n, d) tensor
+        0 of an item without events and prior.
+
+    Examples
+    --------
+    >>> m = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> new_item_keys(m, torch.tensor([1, 1, 0])).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    """
+    total = torch.segment_reduce(intents, "sum", lengths=lengths, unsafe=False)
+    if average is not None:
+        total = total - push * lengths[:, None].to(total) * average
+    if prior is not None:
+        total = total + strength * normalize(prior, dim=1)
+    return normalize(total, dim=1)
 
 
 def _blocks(histories: Ragged) -> list[tuple[int, int]]:

@@ -68,21 +68,29 @@ class ItemPrior(nn.Module):
 
     def rows(self, side: Side, items: torch.Tensor | None = None) -> torch.Tensor:
         """Return p of some items (n,), or of all: (n, d)."""
-        categories = self.category_context if side == "context" else self.category_key
-        vectors = self.vector_context if side == "context" else self.vector_key
-        starts, lengths = self.offsets[:-1], self.offsets.diff()
-        entries, described = self.entries, self.vectors
-        if items is not None:
-            starts, lengths, described = starts[items], lengths[items], described[items]
-            ends = lengths.cumsum(0)
-            places = torch.arange(int(ends[-1]) if len(ends) else 0, device=entries.device)
-            entries = entries[places + (starts - ends + lengths).repeat_interleave(lengths)]
-            starts = ends - lengths
-        weights = lengths.clamp(min=1).to(categories.dtype).rsqrt().repeat_interleave(lengths)
-        if len(entries):
-            found = embedding_bag(
-                entries, categories, starts, mode="sum", per_sample_weights=weights
-            )
-        else:
-            found = categories.new_zeros(len(starts), categories.shape[1])
-        return found + described @ vectors
+        lengths = self.offsets.diff()
+        if items is None:
+            return self._sum(side, self.entries, lengths, self.vectors)
+        starts, chosen = self.offsets[:-1][items], lengths[items]
+        before = (chosen.cumsum(0) - chosen).repeat_interleave(chosen)
+        places = torch.arange(len(before), device=before.device) - before
+        entries = self.entries[places + starts.repeat_interleave(chosen)]
+        return self._sum(side, entries, chosen, self.vectors[items])
+
+    def rows_of(self, side: Side, attributes: Attributes) -> torch.Tensor:
+        """Return p of other items, of the same categories and size of vectors: (n, d)."""
+        entries, offsets, vectors = (
+            torch.as_tensor(part, device=self.entries.device) for part in attributes[1:]
+        )
+        return self._sum(side, entries.long(), offsets.diff(), vectors.to(self.vectors))
+
+    def _sum(
+        self, side: Side, entries: torch.Tensor, lengths: torch.Tensor, vectors: torch.Tensor
+    ) -> torch.Tensor:
+        table = self.category_context if side == "context" else self.category_key
+        found = vectors @ (self.vector_context if side == "context" else self.vector_key)
+        if len(entries) == 0:
+            return found
+        weights = lengths.clamp(min=1).to(table.dtype).rsqrt().repeat_interleave(lengths)
+        starts = lengths.cumsum(0) - lengths
+        return found + embedding_bag(entries, table, starts, mode="sum", per_sample_weights=weights)

@@ -1,0 +1,264 @@
+"""Attributes of items: read, turned into numbers, learnt from, kept, and what a new item gets."""
+
+import dataclasses
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import attrec
+from attrec.api import item_features, train_on
+from attrec.config import ModelConfig, Options
+from attrec.data.features import ItemFeatures
+from attrec.data.items import Items, read_items
+from attrec.data.splits import split_log
+from attrec.errors import CheckpointError, ConfigError, DataError, InterruptedTraining
+from attrec.foldin import new_item_keys
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.prior import Attributes
+
+SMALL = {
+    "embedding_dim": 16, "window_length": 12, "learning_rate": 0.01, "warmup_steps": 10,
+    "dropout": 0.1, "max_epochs": 2, "min_steps": 20,
+}  # fmt: skip
+
+
+def test_categories_of_text_files(tmp_path):
+    csv = tmp_path / "items.csv"
+    csv.write_text("item_id,title,genre,shelf\n1,A,War|Drama,x y\n2,B,Drama,\n3,C,,z\n")
+    found = read_items(csv)
+    assert found.categories("genre") == {"1": ["War", "Drama"], "2": ["Drama"]}
+    assert found.categories("shelf") == {"1": ["x y"], "3": ["z"]}
+    atomic = tmp_path / "x.item"
+    atomic.write_text("item_id:token\ttitle:token\tclass:token_seq\n1\tA\tWar Drama\n")
+    assert read_items(atomic).categories("class") == {"1": ["War", "Drama"]}
+    bare = tmp_path / "movies.dat"
+    bare.write_text("1::A (1999)::War|Drama\n2::B (2000)::Drama\n")
+    assert read_items(bare).categories("3") == {"1": ["War", "Drama"], "2": ["Drama"]}
+
+
+def test_a_parquet_file_of_items(tmp_path):
+    path = tmp_path / "items.parquet"
+    frame = {
+        "item_id": ["a", "b", "c"], "title": ["A", None, "C"],
+        "made": [[0.0, 3.0], None, [2.0, 1.0]],
+        "tags": [["x", "y"], ["x"], None], "year": [1999, None, 2001],
+    }  # fmt: skip
+    pl.DataFrame(frame).write_parquet(path)
+    found = read_items(path)
+    assert found.titles == {"a": "A", "c": "C"}
+    assert found.categories("tags") == {"a": ["x", "y"], "b": ["x"]}
+    assert found.categories("year") == {"a": ["1999"], "c": ["2001"]}
+    ids, rows = found.vectors_of("made")
+    assert (ids, rows.tolist()) == (["a", "c"], [[0.0, 3.0], [2.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        ({"thing": ["a"], "v": [[1.0]]}, "no column is known to hold ids"),
+        ({"item_id": ["a", "b"], "v": [[1.0], [1.0, 2.0]]}, "vectors of 1 and 2 numbers"),
+        ({"item_id": ["a"], "v": [[math.nan]]}, "not finite"),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_taken(tmp_path, frame, words):
+    pl.DataFrame(frame).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=words):
+        read_items(tmp_path / "items.parquet")
+
+
+def test_a_column_that_is_not_there():
+    items = Items({}, {"genre": {"1": "War"}})
+    with pytest.raises(ConfigError, match=r"item_categories: .* no column 'genres'; it has genre"):
+        ItemFeatures.of(items, np.array([1]), "genres")
+    with pytest.raises(ConfigError, match=r"item_vectors: .* no column 'v'"):
+        ItemFeatures.of(items, np.array([1]), None, "v")
+    with pytest.raises(ConfigError, match="name the item file"):
+        item_features(None, np.array([1]), Options.of(item_categories="genre"))
+
+
+def test_features_by_hand():
+    rows = np.array([[2.0, 0.0], [0.0, 0.0]], np.float32)
+    items = Items(
+        {}, {"a": {"1": "x|y", "2": "y", "3": "x|z"}, "b": {"1": "x", "3": "x"}},
+        vectors={"v": (["1", "2"], rows)},
+    )  # fmt: skip
+    found = ItemFeatures.of(items, np.array([3, 2, 7]), "a, b", "v")
+    assert found.names == ("a=x", "a=y", "b=x")  # z is one item's alone
+    assert [row.tolist() for row in found.categories] == [[0, 2], [1], []]
+    np.testing.assert_allclose(found.vectors, [[0, 0], [-1, 0], [0, 0]])  # centred, of length 1
+    assert len(found) == 3
+    other = ItemFeatures.of(items, np.array([3, 2, 7]), "a", "v")
+    assert len({found.digest(), other.digest()}) == 2
+
+
+attributes = st.lists(
+    st.tuples(st.lists(st.integers(0, 3), max_size=3, unique=True), st.floats(-2, 2)),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+def made(rows):
+    lists = [categories for categories, _ in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in lists])])
+    flat = np.array([each for categories in lists for each in categories], np.int64)
+    vectors = np.array([[value, 1.0] for _, value in rows], np.float32)
+    return Attributes(4, flat, offsets, vectors)
+
+
+def network(rows):
+    config = ModelConfig(embedding_dim=6, window_length=5, heads=2, blocks=1)
+    return AdditiveNetwork(config, 0, len(rows), attributes=made(rows), dtype=torch.float64)
+
+
+@torch.no_grad()
+@settings(max_examples=40)
+@given(attributes, st.data())
+def test_a_prior_is_the_sum_of_what_is_known(rows, data):
+    model = network(rows)
+    for side in ("context", "key"):
+        table = getattr(model.prior, f"category_{side}")
+        mapped = getattr(model.prior, f"vector_{side}")
+        expected = torch.stack(
+            [
+                sum((table[c] for c in categories), torch.zeros(6, dtype=torch.float64))
+                / math.sqrt(max(1, len(categories)))
+                + value * mapped[0] + mapped[1]
+                for categories, value in rows
+            ]
+        )  # fmt: skip
+        found = model.prior.rows(side)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        chosen = torch.tensor(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=5))).long()
+        torch.testing.assert_close(model.prior.rows(side, chosen), found[chosen])
+        torch.testing.assert_close(model.prior.rows_of(side, made(rows)), found)
+    torch.testing.assert_close(model.contexts(), model.item_context + model.prior.rows("context"))
+    whole = model.item_key + model.prior.rows("key")
+    torch.testing.assert_close(model.keys(), whole / whole.norm(dim=1, keepdim=True))
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.floats(0.1, 3), st.floats(0, 0.9))
+def test_the_key_of_a_new_item_is_the_best_there_is(seed, strength, push):
+    generator = torch.Generator().manual_seed(seed)
+
+    def unit(*shape):
+        rows = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return rows / rows.norm(dim=-1, keepdim=True)
+
+    intents, prior, average = unit(3, 4), 5 * unit(2, 4), 0.3 * unit(4)
+    lengths = torch.tensor([3, 0])
+    found = new_item_keys(
+        intents, lengths, prior=prior, strength=strength, average=average, push=push
+    )
+
+    def cost(key):
+        events = (intents - key).square().sum() - 3 * push * (average - key).square().sum()
+        return float(strength * (prior[0] / prior[0].norm() - key).square().sum() + events)
+
+    for other in unit(30, 4):
+        assert cost(other) >= cost(found[0]) - 1e-9
+    torch.testing.assert_close(found[1], unit_of(prior[1]))
+
+
+def unit_of(row):
+    return row / row.norm()
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """Users stay with one of four kinds of items; the item file tells the kinds."""
+    rng = np.random.default_rng(1)
+    kinds = np.arange(60) % 4
+    users, things = [], []
+    for user in range(200):
+        mine = np.flatnonzero(kinds == rng.integers(4))
+        users += [user] * 10
+        things += rng.permutation(mine)[:10].tolist()
+    log = attrec.InteractionLog.from_columns(users, things, np.arange(len(users)))
+    return log, Items({}, {"kind": {str(i): f"k{kinds[i]}" for i in range(60)}}), kinds
+
+
+def test_an_item_nobody_took_is_found_by_its_kind(shop):
+    log, items, kinds = shop
+    new = np.arange(0, 60, 10)
+    old = log.take(np.flatnonzero(~np.isin(log.item_ids[log.item_codes], new)))
+    options = Options.of(**{**SMALL, "max_epochs": 6}, item_categories="kind", retrain=False)
+    split = split_log(old, options.protocol)
+    trained = train_on(split.train, options, validate_on=split, items=items)
+    features = item_features(items, new, options)
+    known = Attributes(
+        len(features.names), features.categories.values, features.categories.offsets,
+        features.vectors,
+    )  # fmt: skip
+    with torch.no_grad():
+        keys = new_item_keys(
+            torch.zeros(0, 16), torch.zeros(len(new)).long(),
+            prior=trained.network.prior.rows_of("key", known),
+        )  # fmt: skip
+        cosines = keys @ trained.network.keys().T
+    there = kinds[trained.vocabulary.item_ids]
+    for row, item in zip(cosines, new, strict=True):
+        same = torch.from_numpy(there == kinds[item])
+        assert row[same].mean() > row[~same].mean() + 0.3
+
+
+def test_a_model_with_a_prior_is_kept_and_answers_as_before(shop, tmp_path):
+    log, items, _ = shop
+    result = attrec.fit(log, items=items, item_categories="kind", **SMALL)
+    without = attrec.fit(log, items=items, **SMALL)
+    assert result.recommender.record["item_categories"] == [f"kind=k{k}" for k in range(4)]
+    assert result.recommender.network.prior is not None
+    assert without.recommender.network.prior is None
+    result.recommender.save(tmp_path / "model")
+    loaded = attrec.load(tmp_path / "model")
+    for user in log.user_ids[:10]:
+        ours = [answer.to_dict() for answer in result.recommender.recommend(user)]
+        assert ours == [answer.to_dict() for answer in loaded.recommend(user)]
+    torch.testing.assert_close(
+        loaded.network.prior.category_key, result.recommender.network.prior.category_key
+    )
+
+
+def test_vectors_of_another_model_are_learnt_from(shop):
+    log, items, kinds = shop
+    rows = np.eye(4, dtype=np.float32)[kinds]
+    known = dataclasses.replace(items, vectors={"v": ([str(i) for i in range(60)], rows)})
+    result = attrec.fit(log, items=known, item_vectors="v", **SMALL)
+    prior = result.recommender.network.prior
+    assert prior.vector_key.shape == (4, 16)
+    assert result.evaluation.systems["attrec"].metrics["hit_rate@10"]["mean"] > 0.3
+
+
+def test_a_checkpoint_of_other_attributes_is_refused(shop, tmp_path):
+    log, items, _ = shop
+
+    class Stop(attrec.Listener):
+        def stop_requested(self):
+            return True
+
+    options = {**SMALL, "item_categories": "kind", "checkpoint": tmp_path / "kept"}
+    with pytest.raises(InterruptedTraining):
+        attrec.fit(log, items=items, listener=Stop(), **options)
+    other = Items({}, {"kind": {str(i): f"k{i % 3}" for i in range(60)}})
+    with pytest.raises(CheckpointError, match="other attributes of items"):
+        attrec.fit(log, items=other, **options)
+    assert attrec.fit(log, items=items, **options).best_epoch >= 1
+
+
+def test_the_command_line_takes_an_item_file(shop, tmp_path, monkeypatch):
+    log, items, _ = shop
+    attrec.data.reading.write_csv(log, tmp_path / "log.csv")
+    text = "item_id,title,kind\n" + "".join(
+        f"{item},Thing {item},{kind}\n" for item, kind in items.attributes["kind"].items()
+    )
+    (tmp_path / "items.csv").write_text(text)
+    result = attrec.fit(
+        tmp_path / "log.csv", items=tmp_path / "items.csv", item_categories="kind", **SMALL
+    )
+    assert result.recommender.titles["7"] == "Thing 7"
+    assert result.recommender.network.prior is not None
