@@ -13,11 +13,11 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Two test processes with one thread each are quicker than one process with two; figures are per thread.
-test soak mutants bench-accuracy bench-ablations bench-peers: export OMP_NUM_THREADS ?= 1
+test soak mutants bench-accuracy bench-ablations bench-cold-items bench-peers: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-peers bench-speed bench-gpu bench-data clean
+        bench-accuracy bench-ablations bench-cold-items bench-peers bench-speed bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -87,6 +87,9 @@ $(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
 
 bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## other libraries: missing rows, or ROW=name again
 	@nice -n 5 $(BIN)/python -m benchmarks.peers.run $(ROW)
+
+bench-cold-items: $(VENV)/.ready ## items held out of training, with and without their attributes
+	@$(BIN)/python -m benchmarks.cold_items.run $(ROW)
 
 bench-speed: $(VENV)/.ready ## speed of everything, or of the rows whose names begin with ROW
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)

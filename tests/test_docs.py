@@ -6,6 +6,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import polars
 import pytest
 import typer
 from docs import generate
@@ -49,7 +50,10 @@ def folder(tmp_path, monkeypatch):
     ]
     tables = {
         "events.csv": [("user", "item", "time"), *log],
-        "titles.csv": [("item_id", "title"), *((i, f"Film {i}") for i in range(1, 30))],
+        "titles.csv": [
+            ("item_id", "title", "shelf", "maker"),
+            *((i, f"Film {i}", "a|b" if i % 2 else "b", f"m{i % 3}") for i in range(1, 30)),
+        ],
         "theirs.csv": [
             ("user", "item", "rank"),
             *((u, (u + r) % 29 + 1, r) for u in range(1, 61) for r in range(1, 11)),
@@ -58,6 +62,8 @@ def folder(tmp_path, monkeypatch):
     for file, rows in tables.items():
         with (tmp_path / file).open("w", newline="") as handle:
             csv.writer(handle).writerows(rows)
+    vectors = {"item_id": list(range(1, 30)), "embedding": [[float(i % 2), i / 30] for i in range(1, 30)]}
+    polars.DataFrame(vectors).write_parquet(tmp_path / "items.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

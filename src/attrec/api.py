@@ -437,7 +437,7 @@ def train_on(
     network: Network
     if network_class is None:
         features = item_features(items, vocabulary.item_ids, options)
-        network = make_network(options.model, *sizes, seed=seed, attributes=_numbers(features))
+        network = make_network(options.model, *sizes, seed=seed, attributes=numbers(features))
     else:
         network = network_class(options.model, *sizes, seed=seed)
     network = network.to(torch_device(options.train.device))
@@ -562,7 +562,8 @@ def item_features(items: Items | None, item_ids: IdArray, options: Options) -> I
     return ItemFeatures.of(items, item_ids, columns, vector)
 
 
-def _numbers(features: ItemFeatures | None) -> Attributes | None:
+def numbers(features: ItemFeatures | None) -> Attributes | None:
+    """Return what a network takes of the attributes."""
     if features is None:
         return None
     categories = features.categories
