@@ -62,7 +62,10 @@ def folder(tmp_path, monkeypatch):
     for file, rows in tables.items():
         with (tmp_path / file).open("w", newline="") as handle:
             csv.writer(handle).writerows(rows)
-    vectors = {"item_id": list(range(1, 30)), "embedding": [[float(i % 2), i / 30] for i in range(1, 30)]}
+    vectors = {
+        "item_id": list(range(1, 30)),
+        "embedding": [[float(i % 2), i / 30] for i in range(1, 30)],
+    }
     polars.DataFrame(vectors).write_parquet(tmp_path / "items.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -16,7 +16,13 @@ from attrec.config import ModelConfig, Options
 from attrec.data.features import ItemFeatures
 from attrec.data.items import Items, read_items
 from attrec.data.splits import split_log
-from attrec.errors import CheckpointError, ConfigError, DataError, InterruptedTraining
+from attrec.errors import (
+    ArtifactError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    InterruptedTraining,
+)
 from attrec.foldin import new_item_keys
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes
@@ -262,3 +268,17 @@ def test_the_command_line_takes_an_item_file(shop, tmp_path, monkeypatch):
     )
     assert result.recommender.titles["7"] == "Thing 7"
     assert result.recommender.network.prior is not None
+
+
+def test_a_search_learns_from_attributes_too(shop, tmp_path):
+    log, items, _ = shop
+    options = {**SMALL, "max_epochs": 1, "item_categories": "kind"}
+    found = attrec.tune(
+        log, items=items, folder=tmp_path / "t", trials=1, search=["temperature"], **options
+    )
+    assert found.best.figure > 0
+    other = Items({}, {"kind": {str(i): f"k{i % 3}" for i in range(60)}})
+    with pytest.raises(ArtifactError, match="attributes of items"):
+        attrec.tune(
+            log, items=other, folder=tmp_path / "t", trials=2, search=["temperature"], **options
+        )

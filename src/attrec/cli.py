@@ -274,6 +274,8 @@ def tune(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of options; flags "
                                                 "override it.")] = None,
     test: TestFile = None,
+    items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Item file of "
+        "categories or vectors that are learnt from.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again, whatever was kept.")] =
         False,
     as_json: Json = False,
@@ -296,7 +298,7 @@ def tune(
         remove_tuning(out)
     check_search(options, folder=out, trials=trials, seconds=seconds, search=search,
                  config_file=config, overrides=overrides)  # fmt: skip
-    events, _ = _read(log, None, options.data)
+    events, known = _read(log, items, options.data)
     given = None if test is None else _read(str(test), None, options.data)[0]
     print_log(screen, events)
     with (
@@ -306,7 +308,7 @@ def tune(
         try:
             result = search_on(
                 events, folder=out, trials=trials, seconds=seconds, search=search, preset=preset,
-                config_file=config, test=given, listener=listener, **overrides,
+                config_file=config, test=given, items=known, listener=listener, **overrides,
             )  # fmt: skip
         except InterruptedTraining as stopped:
             screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
@@ -321,7 +323,8 @@ def tune(
     screen.print(f"\nSaved to {out}. Next:", highlight=False)
     screen.print(
         f"  attrec train {shlex.quote(log)} --config {shlex.quote(str(out / BEST))}"
-        f"{'' if test is None else f' --test {shlex.quote(str(test))}'}",
+        f"{'' if test is None else f' --test {shlex.quote(str(test))}'}"
+        f"{'' if items is None else f' --items {shlex.quote(str(items))}'}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -363,6 +366,8 @@ def recommend(
     users: Annotated[list[str] | None, typer.Argument(metavar="[USER]...", help="Whom to recommend "
                      "to.", show_default=False)] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All users of the model.")] = False,
+    log: Annotated[str | None, typer.Option("--log", metavar="LOG", help="All users of this log, "
+        "known or not, with their histories there.", show_default=False)] = None,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="A history given now, "
                        "oldest first: for somebody the model has never met.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="Length of the list.")] = 10,
@@ -391,15 +396,20 @@ def recommend(
     }
     asked = [vocabulary.parse_user(text) for text in users or []]
     taken = _ids(history, vocabulary.parse_item)
-    if everybody or out is not None or len(asked) > 1:
+    if log is not None and (asked or everybody or taken is not None):
+        raise RequestError(
+            "--log brings its users and histories; leave out users, --all, --history"
+        )
+    if everybody or log is not None or out is not None or len(asked) > 1:
         if taken is not None:
             raise RequestError(
                 "--history is for one answer on the screen; leave out --all, --out and "
                 "further users"
             )
-        if not asked and not everybody:
-            raise RequestError("say whom to recommend to: name users, or give --all")
-        table = served.recommend_batch(None if everybody else asked, **limits)
+        if not asked and not everybody and log is None:
+            raise RequestError("say whom to recommend to: name users, or give --all or --log")
+        given = None if log is None else _read(log, None, served.options.data)[0]
+        table = served.recommend_batch(asked or None, log=given, **limits)
         if out is not None:
             table.write(out, for_spreadsheets=for_spreadsheets)
             console().print(f"{out}: {len(table):,} rows", highlight=False)

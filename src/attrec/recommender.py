@@ -22,7 +22,7 @@ from attrec.answers import (
 )
 from attrec.artifact import FORMAT_VERSION, attrec_version, load_artifact, save_artifact
 from attrec.config import Options
-from attrec.data.interactions import IdArray
+from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, DeviceError, RequestError
@@ -145,6 +145,7 @@ class Recommender:
         users: Ids | None = None,
         *,
         histories: Sequence[Ids] | None = None,
+        log: InteractionLog | None = None,
         k: int = 10,
         exclude_seen: bool = True,
         allow: Ids | None = None,
@@ -168,6 +169,7 @@ class Recommender:
         users: Any = None,
         *,
         histories: Sequence[Ids] | None = None,
+        log: InteractionLog | None = None,
         k: int = 10,
         exclude_seen: bool = True,
         allow: Ids | None = None,
@@ -182,6 +184,9 @@ class Recommender:
             column. Without users and histories: all users of the model.
         histories : sequence of sequences of item ids, optional
             One for each user; or, without ``users``, each a list of its own.
+        log : InteractionLog, optional
+            All users of this log, known to the model or not, each with the history there; in place
+            of users and histories.
         k, exclude_seen, allow, deny
             As in `recommend`.
 
@@ -196,7 +201,12 @@ class Recommender:
             As in `recommend`, naming the first user or history concerned.
         """
         frame = as_frame(users)
-        asked = self._requests.many(users if frame is None else user_column(frame), histories)
+        if log is not None:
+            if users is not None or histories is not None:
+                raise RequestError("a log brings its users and histories; leave out the others")
+            asked = self._requests.of_log(log)
+        else:
+            asked = self._requests.many(users if frame is None else user_column(frame), histories)
         limits = self._requests.limits(k, exclude_seen, allow, deny)
         table = self._table(asked.names, list(self._blocks(asked, limits)))
         if frame is None:

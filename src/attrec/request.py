@@ -10,7 +10,7 @@ import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 
-from attrec.data.interactions import IdArray
+from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import UNKNOWN, Vocabulary
@@ -99,6 +99,13 @@ class RequestReader:
                 f"{len(index)} users and {len(histories)} histories; give one history for each user"
             )
         return Asked(names, index, self._given(histories))
+
+    def of_log(self, log: InteractionLog) -> Asked:
+        """Read the request of all users of a log, known or not, with their histories there."""
+        everybody = self.vocabulary.with_users_of(log)
+        names = log.user_ids[np.unique(log.user_codes)]
+        index = everybody.encode_users(names)
+        return Asked(names, index, Sequences.from_log(log, everybody).histories.take(index))
 
     def answerable(self, asked: Asked) -> npt.NDArray[np.bool_]:
         """(n,) bool: there is a trained row or a history to rank by."""

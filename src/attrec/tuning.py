@@ -16,6 +16,7 @@ from attrec.api import (
     as_log,
     check_metric,
     identity_of,
+    item_features,
     told_the_end,
     torch_device,
     torch_threads,
@@ -24,6 +25,7 @@ from attrec.api import (
 from attrec.artifact import CHECKPOINT, remove_artifact, write_whole
 from attrec.config import Options, Space, names_given
 from attrec.data.interactions import InteractionLog
+from attrec.data.items import Items, read_items
 from attrec.data.splits import Split, split_log
 from attrec.errors import (
     ConfigError,
@@ -100,6 +102,7 @@ def tune(
     config_file: str | Path | None = None,
     options: Options | None = None,
     test: InteractionLog | Any | None = None,
+    items: Items | str | Path | None = None,
     listener: Listener | Iterable[Listener] | None = None,
     **overrides: Any,
 ) -> TuneResult:
@@ -129,6 +132,8 @@ def tune(
         All options at once, in place of these; none of them counts as given.
     test : InteractionLog, path or frame, optional
         A given test file: ``log`` is then the training file. Only `fit` looks at it.
+    items : Items or path, optional
+        What ``item_categories`` and ``item_vectors`` are columns of.
     listener : Listener or several, optional
         A `TuningListener` is told of the trials too.
 
@@ -158,7 +163,10 @@ def tune(
         told.phase("splitting")
         given = None if test is None else as_log(test, base.data)
         split = split_log(as_log(log, base.data), base.protocol, given).without_test()
+        known = read_items(items) if isinstance(items, str | Path) else items
+        features = item_features(known, split.log.item_ids, base)
         identity = {
+            **({} if features is None else {"attributes of items": features.digest()}),
             "data": split.fingerprint_before_test(),
             **identity_of(base),
             "searched options": in_words(spaces),
@@ -167,7 +175,7 @@ def tune(
         with Study(folder, identity, spaces, first, base.train.seed) as study:
             if isinstance(told, TuningListener):
                 told.searching(spaces, study.trials())
-            search_on = _Search(study, split, base, told, _Budget(trials, seconds, study))
+            search_on = _Search(study, split, known, base, told, _Budget(trials, seconds, study))
             asked_to_stop = search_on.run()
             result = search_on.result()
     _write(result)
@@ -276,9 +284,15 @@ class _Search:
     """The loop over trials."""
 
     def __init__(
-        self, study: Study, split: Split, base: Options, told: Listener, budget: _Budget
+        self,
+        study: Study,
+        split: Split,
+        items: Items | None,
+        base: Options,
+        told: Listener,
+        budget: _Budget,
     ) -> None:
-        self._study, self._split, self._base = study, split, base
+        self._study, self._split, self._items, self._base = study, split, items, base
         self._told, self._budget = told, budget
         self._kept = study.folder / CHECKPOINT_FOLDER
 
@@ -338,8 +352,9 @@ class _Search:
             self._kept, identity, options.train.checkpoint_seconds, told.stop_requested
         )
         train_on(
-            self._split.train, options, validate_on=self._split, listener=told, checkpointer=keeper
-        )
+            self._split.train, options, validate_on=self._split, listener=told,
+            checkpointer=keeper, items=self._items,
+        )  # fmt: skip
 
 
 def _write(result: TuneResult) -> None:

@@ -71,7 +71,7 @@ class ItemFeatures:
         --------
         >>> items = Items({}, {"genre": {"1": "War", "2": "War|Drama", "3": "Drama"}})
         >>> found = ItemFeatures.of(items, np.array([2, 9]), "genre")
-        >>> found.names, list(map(list, found.categories))
+        >>> found.names, [row.tolist() for row in found.categories]
         (('genre=Drama', 'genre=War'), [[0, 1], []])
         """
         keys = [str(identity) for identity in item_ids.tolist()]
