@@ -9,6 +9,7 @@ from attrec.api import retrain_on, train_on
 from attrec.config import Options
 from attrec.data.splits import split_log
 from attrec.retrieval.vectors import item_keys, query_vectors
+from tests.command_line import run_cli
 
 SMALL = {
     "architecture": "additive", "embedding_dim": 16, "window_length": 12, "learning_rate": 0.01,
@@ -175,3 +176,12 @@ def test_a_small_log_is_cut_into_smaller_batches(log):
     many = attrec.fit(log, **{**SMALL, "min_steps": 40}, max_epochs=1, retrain=False)
     losses = [run.validation_run.epochs[0].loss for run in (few, many)]
     assert losses[1] < losses[0] - 0.05
+
+
+def test_what_means_nothing_to_it_is_not_shown(result, tmp_path):
+    result.recommender.save(tmp_path / "model")
+    code, said = run_cli(tmp_path, ["info", "model"], columns=300)
+    assert code == 0
+    assert "temperature = 0.05" in said
+    for name in ("margin", "long_term_weight", "init_std", "adagrad"):
+        assert name not in said

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from attrec.answers import Recommendation, RecommendationTable
 from attrec.api import FitResult
+from attrec.config import option_specs
 from attrec.data.inspection import Inspection
 from attrec.data.interactions import InteractionLog
 from attrec.evaluation.evaluate import Evaluation
@@ -276,7 +277,7 @@ def print_info(screen: Console, model: Path, found: Mapping[str, Any]) -> None:
     record = found["record"]
     rows = {
         "model": f"{model}  (format {found['format_version']}, attrec {found['attrec_version']})",
-        "users": f"{found['users']:,}, of them {found['trained_users']:,} with a trained row",
+        "users": f"{found['users']:,}, of them {found['trained_users']:,} in the training",
         "items": f"{found['items']:,}, {found['titles']:,} with a title",
         "events": f"{found['events']:,}",
         "preset": found["options"]["preset"],
@@ -285,9 +286,12 @@ def print_info(screen: Console, model: Path, found: Mapping[str, Any]) -> None:
     }
     for key, value in rows.items():
         table.add_row(key, value)
+    architecture = found["options"]["model"]["architecture"]
+    means_nothing = {spec.name for spec in option_specs() if spec.of not in (None, architecture)}
     for section in ("model", "train", "protocol"):
-        values = found["options"][section]
-        table.add_row(section, ", ".join(f"{name} = {value}" for name, value in values.items()))
+        values = found["options"][section].items()
+        shown = [f"{name} = {value}" for name, value in values if name not in means_nothing]
+        table.add_row(section, ", ".join(shown))
     test = record.get("test")
     if test:
         for name, figures in test["systems"].items():
