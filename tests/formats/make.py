@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 
 import attrec
+from attrec.data.items import Items
 from attrec.errors import InterruptedTraining
 
 HERE = Path(__file__).parent
@@ -19,6 +20,12 @@ OPTIONS = {
 }
 
 
+ADDITIVE = {
+    "embedding_dim": 8, "heads": 2, "blocks": 1, "window_length": 6, "max_epochs": 2,
+    "min_steps": 5, "item_categories": "kind",
+}  # fmt: skip
+
+
 class Stop(attrec.Listener):
     def stop_requested(self):
         return True
@@ -28,8 +35,14 @@ def log():
     return attrec.simulate("mixed", num_users=12, num_items=20, events_per_user=6, seed=8)
 
 
+def items():
+    kinds = {str(item): "even" if item % 2 == 0 else "odd" for item in range(20)}
+    return Items({"0": "Zero"}, {"kind": kinds})
+
+
 def main():
     attrec.fit(log(), titles={"0": "Zero"}, **OPTIONS).recommender.save(HERE / "model-1")
+    attrec.fit(log(), items=items(), **ADDITIVE).recommender.save(HERE / "additive-model-1")
     with contextlib.suppress(InterruptedTraining):
         attrec.fit(log(), checkpoint=HERE / "checkpoint-1", listener=Stop(), **OPTIONS)
 

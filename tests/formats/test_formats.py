@@ -12,8 +12,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("version", [1])
-def test_a_model_of_an_earlier_format_answers_as_it_did(version):
-    served = attrec.load(HERE / f"model-{version}")
+@pytest.mark.parametrize("kind", ["model", "additive-model"])
+def test_a_model_of_an_earlier_format_answers_as_it_did(kind, version):
+    served = attrec.load(HERE / f"{kind}-{version}")
     assert served.vocabulary.num_users == 12
     assert served.titles == {"0": "Zero"}
     assert len(served.recommend(served.vocabulary.user_ids[0], k=3)) == 3
