@@ -21,7 +21,7 @@ def small(monkeypatch, tmp_path):
     data = Dataset("ml-100k", tmp_path / "log.csv", tmp_path / "titles.csv", "f" * 64)
     options = Options.of(embedding_dim=8, max_epochs=2, architecture="paper", init_std=0.3)
     monkeypatch.setattr(demo, "fetch", lambda name, echo: data)
-    monkeypatch.setattr(demo.Options, "of", classmethod(lambda kind: options))
+    monkeypatch.setattr(demo.Options, "of", classmethod(lambda kind, **given: options))
     return tmp_path / "demo"
 
 

@@ -23,6 +23,9 @@ from attrec.screen import print_counts, print_evaluation, print_recommendations
 DATA = "ml-100k"
 MADE_UP_HISTORY = ("Star Wars", "Empire Strikes Back", "Raiders of the Lost Ark", "Alien")
 LIST_LENGTH = 5
+NAMES_SHOWN = 8
+MAX_EPOCHS = 6
+"""Where validation stood still on this log; the default would go on for another minute or two."""
 
 
 def run(folder: Path, screen: Console) -> None:
@@ -33,7 +36,7 @@ def run(folder: Path, screen: Console) -> None:
     started = time.perf_counter()
     screen.print("[bold]AttRec[/bold]: next-item recommendation on MovieLens 100K\n")
     data = fetch(DATA, echo=lambda line: screen.print(line, highlight=False, style="dim"))
-    options = Options.of()
+    options = Options.of(max_epochs=MAX_EPOCHS)
     model = folder / "model"
     recommender = _saved(model, options, str(data.sha256))
     if recommender is None:
@@ -97,7 +100,7 @@ def _show_lists(recommender: Recommender, screen: Console) -> None:
     for place in (0.1, 0.5, 0.9):
         index = int(order[int(place * (len(order) - 1))])
         user = recommender.vocabulary.user_ids[index]
-        last = recommender.histories.histories[index][-recommender.options.model.window_length :]
+        last = recommender.histories.histories[index][-NAMES_SHOWN:]
         names = "; ".join(recommender.title(item) or "" for item in last)
         screen.print(
             f"\n[bold]User {user}[/bold], {lengths[index]} films, at last: {names}", highlight=False

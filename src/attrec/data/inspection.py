@@ -182,7 +182,8 @@ def _suggest(lengths: npt.NDArray[np.int64], num_items: int, repeats: float) -> 
     found = [
         Suggestion(
             "preset", DEFAULT_PRESET,
-            "ahead of the paper's presets on every log that was measured; those train faster",
+            "far ahead of the paper's presets on MovieLens 1M, level with them on MovieLens 100K; "
+            "those train in a tenth of the time",
         ),
         Suggestion(
             "window_length", usual,
