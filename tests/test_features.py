@@ -23,7 +23,7 @@ from attrec.errors import (
     DataError,
     InterruptedTraining,
 )
-from attrec.foldin import new_item_keys
+from attrec.foldin import predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes
 
@@ -147,32 +147,67 @@ def test_a_prior_is_the_sum_of_what_is_known(rows, data):
     torch.testing.assert_close(model.keys(), whole / whole.norm(dim=1, keepdim=True))
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 10_000), st.floats(0.1, 3), st.floats(0, 0.9))
-def test_the_key_of_a_new_item_is_the_best_there_is(seed, strength, push):
+def unit(generator, *shape):
+    rows = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from([0.1, 1.0, 10.0]))
+def test_predicted_keys_are_those_of_ridge_regression(seed, width, penalty):
     generator = torch.Generator().manual_seed(seed)
+    keys, known, asked = unit(generator, 12, 4), unit(generator, 12, 5)[:, :width], None
+    asked = unit(generator, 3, 5)[:, :width]
+    found = predicted_keys(keys, known, asked, penalties=(penalty,))
+    z, y = known - known.mean(dim=0), keys - keys.mean(dim=0)
+    scale = float(z.square().sum()) / max(1, width)
+    system = z.T @ z + (penalty * scale + 1e-12) * torch.eye(width, dtype=torch.float64)
+    expected = keys.mean(dim=0) + (asked - known.mean(dim=0)) @ torch.linalg.solve(system, z.T @ y)
+    expected = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
 
-    def unit(*shape):
-        rows = torch.randn(*shape, generator=generator, dtype=torch.float64)
-        return rows / rows.norm(dim=-1, keepdim=True)
 
-    intents, prior, average = unit(3, 4), 5 * unit(2, 4), 0.3 * unit(4)
-    lengths = torch.tensor([3, 0])
-    found = new_item_keys(
-        intents, lengths, prior=prior, strength=strength, average=average, push=push
+def test_the_penalty_is_the_one_that_predicts_items_left_out_best():
+    generator = torch.Generator().manual_seed(3)
+    known = unit(generator, 40, 6)
+    noisy = unit(generator, 40, 6)
+    keys = 0.6 * known + 0.4 * noisy
+    keys = keys / keys.norm(dim=1, keepdim=True)
+    penalties = (0.001, 0.1, 10.0, 1000.0)
+
+    def left_out(penalty):
+        error = 0.0
+        for row in range(40):
+            rest = torch.arange(40) != row
+            # The spread of what is known is that of all 40, as in the closed form.
+            spread = (known - known.mean(dim=0)).square().sum()
+            without = known[rest] - known[rest].mean(dim=0)
+            share = penalty * float(spread / without.square().sum())
+            found = predicted_keys(keys[rest], known[rest], known[[row]], penalties=(share,))[0]
+            error += float((found - keys[row]).square().sum())
+        return error
+
+    best = min(penalties, key=left_out)
+    asked = unit(generator, 3, 6)
+    torch.testing.assert_close(
+        predicted_keys(keys, known, asked, penalties=penalties),
+        predicted_keys(keys, known, asked, penalties=(best,)),
     )
 
-    def cost(key):
-        events = (intents - key).square().sum() - 3 * push * (average - key).square().sum()
-        return float(strength * (prior[0] / prior[0].norm() - key).square().sum() + events)
 
-    for other in unit(30, 4):
-        assert cost(other) >= cost(found[0]) - 1e-9
-    torch.testing.assert_close(found[1], unit_of(prior[1]))
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_new_items_take_the_share_of_the_lists_that_they_are_given(share):
+    generator = torch.Generator().manual_seed(4)
+    keys, queries = unit(generator, 50, 8), unit(generator, 300, 8)
+    new = 0.2 * unit(generator, 20, 8)
+    scaled = scaled_to_share(new, keys, queries, share)
+    lists = (queries @ torch.cat([keys, scaled]).T).topk(10, dim=1).indices
+    assert float((lists >= 50).double().mean()) == pytest.approx(share, abs=0.01)
+    torch.testing.assert_close(unit_rows(scaled), unit_rows(new))
 
 
-def unit_of(row):
-    return row / row.norm()
+def unit_rows(rows):
+    return rows / rows.norm(dim=1, keepdim=True)
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +237,9 @@ def test_an_item_nobody_took_is_found_by_its_kind(shop):
         features.vectors,
     )  # fmt: skip
     with torch.no_grad():
-        keys = new_item_keys(
-            torch.zeros(0, 16), torch.zeros(len(new)).long(),
-            prior=trained.network.prior.rows_of("key", known),
-        )  # fmt: skip
-        cosines = keys @ trained.network.keys().T
+        prior, trained_keys = trained.network.prior, trained.network.keys()
+        keys = predicted_keys(trained_keys, prior.rows("key"), prior.rows_of("key", known))
+        cosines = unit_rows(keys) @ trained_keys.double().T
     there = kinds[trained.vocabulary.item_ids]
     for row, item in zip(cosines, new, strict=True):
         same = torch.from_numpy(there == kinds[item])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import normalize
 
 from attrec.api import Trained, item_features, numbers, train_on
 from attrec.config import Options
@@ -22,8 +22,9 @@ from attrec.data.interactions import InteractionLog
 from attrec.data.items import Items, read_items
 from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
+from attrec.data.sequences import Sequences
 from attrec.data.splits import split_log
-from attrec.foldin import new_item_keys
+from attrec.foldin import predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.retrieval.vectors import additive_intents
 from benchmarks.rows import read_row, write_row
@@ -33,8 +34,10 @@ HELD_OUT = 0.1
 EVENTS = (0, 1, 2, 5)
 FEWEST_EVENTS = 25
 """Of a held-out item: five to fold it in from, the others to look for it."""
-STRENGTHS, PUSHES = (1.0, 3.0, 10.0, 30.0), (0.0, 0.5, 0.9)
 CUT = 10
+SHARE, QUERIES = 0.1, 2000
+"""Of the lists, that held-out items shall take: their share of the catalogue; and the intents of
+trained events by which that is held."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -64,7 +67,7 @@ def run_row(data: str) -> None:
     }.items():
         split = split_log(rest, options.protocol)
         trained = train_on(split.train, options, validate_on=split, items=items)
-        result[name] = _measure(trained, log, held_out, items, options)
+        result[name] = _measure(trained, log, rest, held_out, items, options)
         print(data, name, result[name], flush=True)
     write_row(
         "cold_items",
@@ -73,8 +76,9 @@ def run_row(data: str) -> None:
             "data": {"name": data, "log_sha256": log.fingerprint(), "held_out": len(held_out)},
             "protocol": f"{HELD_OUT:.0%} of the items with at least {FEWEST_EVENTS} events never "
             "trained on; each folded in from its first 0 to 5 events, and looked for in the later "
-            "ones among all items and all held-out ones, seen items left out; λ and β chosen on "
-            "one half of the held-out items, figures of the other half; one seed",
+            "ones among all items and all held-out ones, seen items left out; "
+            "their keys are scaled to take a tenth of the lists of trained events; "
+            "one seed",
             "config": {**plain.to_dict(), "item_categories": CATEGORIES[data]},
             "seeds": [0],
             "metrics": result,
@@ -90,7 +94,12 @@ def _held_out(log: InteractionLog) -> Ints:
 
 
 def _measure(
-    trained: Trained, log: InteractionLog, held_out: Ints, items: Items, options: Options
+    trained: Trained,
+    log: InteractionLog,
+    rest: InteractionLog,
+    held_out: Ints,
+    items: Items,
+    options: Options,
 ) -> dict[str, Any]:
     network, ids = trained.network, log.item_ids[held_out]
     assert isinstance(network, AdditiveNetwork)
@@ -98,31 +107,54 @@ def _measure(
     intents = additive_intents(
         network, Ragged.from_lists([event.history for event in events]), torch.float32
     )
-    average = intents.mean(dim=0)
-    prior = None
-    known = numbers(item_features(items, ids, options))
-    if known is not None and network.prior is not None:
-        with torch.no_grad():
-            prior = network.prior.rows_of("key", known)
-    first_half = np.arange(len(held_out)) % 2 == 0
-    old = network.keys().detach()
+    keys = network.keys().detach()
+    old_targets, old_intents = _old_events(trained, rest)
+    some = np.random.default_rng(0).permutation(len(old_intents))[:QUERIES]
+    described = numbers(item_features(items, ids, options))
     found: dict[str, Any] = {}
     for count in EVENTS:
-        best: tuple[float, ...] = (-1.0,)
-        strengths = STRENGTHS if prior is not None else (0.0,)
-        for strength, push in product(strengths, PUSHES if count else (0.0,)):
-            chosen = [n for n, event in enumerate(events) if event.number < count]
-            chosen.sort(key=lambda n: events[n].item)
-            lengths = np.bincount([events[n].item for n in chosen], minlength=len(held_out))
-            keys = new_item_keys(
-                intents[chosen], torch.from_numpy(lengths), prior=prior, strength=strength,
-                average=average, push=push,
-            )  # fmt: skip
-            tuned, judged = _figures(events, intents, old, keys, first_half)
-            if tuned["ndcg@10"] > best[0]:
-                best = (tuned["ndcg@10"], strength, push)
-                found[str(count)] = {**judged, "strength": strength, "push": push}
+        rows = np.flatnonzero(np.bincount(old_targets, minlength=len(keys)) >= max(1, count))
+        first = [n for n, event in enumerate(events) if event.number < count]
+        known = [_means(old_targets, old_intents, rows, count)]
+        asked = [_means(np.array([events[n].item for n in first], np.int64), intents[first],
+                        np.arange(len(held_out)), count)]  # fmt: skip
+        if network.prior is not None and described is not None:
+            with torch.no_grad():
+                known.append(normalize(network.prior.rows("key")[torch.from_numpy(rows)], dim=1))
+                asked.append(normalize(network.prior.rows_of("key", described), dim=1))
+        new = predicted_keys(keys[rows], torch.cat(known, dim=1), torch.cat(asked, dim=1))
+        if bool((new != new[0]).any()):
+            new = scaled_to_share(new, keys, old_intents[some], SHARE)
+        found[str(count)] = _figures(events, intents, keys, new.float())
     return found
+
+
+@torch.no_grad()
+def _old_events(trained: Trained, rest: InteractionLog) -> tuple[Ints, torch.Tensor]:
+    """Return the items of trained events, and the intents that preceded them."""
+    network = trained.network
+    assert isinstance(network, AdditiveNetwork)
+    histories = Sequences.from_log(rest, trained.vocabulary).histories
+    targets, intents = [], []
+    for history in histories:
+        events = history[-network.config.window_length - 1 :].astype(np.int64)
+        if len(events) > 1:
+            before = torch.from_numpy(events[:-1])
+            intents.append(network.intents(before, torch.tensor([len(before)])))
+            targets.append(events[1:])
+    return np.concatenate(targets), torch.cat(intents)
+
+
+def _means(targets: Ints, intents: torch.Tensor, items: Ints, count: int) -> torch.Tensor:
+    """Mean of ``count`` intents of each item; nothing (n, 0) where none is asked for."""
+    if count == 0:
+        return intents.new_zeros(len(items), 0)
+    order = np.random.default_rng(0).permutation(len(targets))
+    order = order[np.argsort(targets[order], kind="stable")]
+    starts = np.searchsorted(targets[order], items)
+    chosen = order[starts[:, None] + np.arange(count)]
+    assert (targets[chosen] == items[:, None]).all()
+    return intents[torch.from_numpy(chosen)].mean(dim=1)
 
 
 def _events(log: InteractionLog, held_out: Ints, codes: Ints) -> list[Event]:
@@ -146,41 +178,27 @@ def _events(log: InteractionLog, held_out: Ints, codes: Ints) -> list[Event]:
 
 
 def _figures(
-    events: list[Event],
-    intents: torch.Tensor,
-    old: torch.Tensor,
-    new: torch.Tensor,
-    first_half: npt.NDArray[np.bool_],
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Look for the item of each later event; return the figures of either half of the items."""
+    events: list[Event], intents: torch.Tensor, old: torch.Tensor, new: torch.Tensor
+) -> dict[str, float]:
+    """Look for the item of each later event among all items; the score is m · k̂."""
     later = [n for n, event in enumerate(events) if event.number >= max(EVENTS)]
     values = np.zeros((len(later), 3))
+    keys = torch.cat([old, new]).T
     for start in range(0, len(later), 1000):
         rows = later[start : start + 1000]
-        cosines = intents[rows] @ torch.cat([old, new]).T
+        scored = intents[rows] @ keys
         for at, n in enumerate(rows):
-            event, scores = events[n], cosines[at]
+            event, scores = events[n], scored[at]
             scores[torch.from_numpy(event.history)] = -torch.inf
-            target = scores[len(old) + event.item]
-            # An item without a key (0) has none of the catalogue behind it.
-            placed = bool(new[event.item].any())
-            rank = int((scores >= target).sum()) if placed else len(scores)
+            rank = int((scores >= scores[len(old) + event.item]).sum())  # ties stand before it
             top = scores.topk(CUT).indices
             values[start + at] = (
                 rank <= CUT,
                 1 / np.log2(rank + 1) if rank <= CUT else 0.0,
                 float((top >= len(old)).float().mean()),
             )
-    half = first_half[[events[n].item for n in later]]
-    return tuple(  # type: ignore[return-value]
-        {
-            "hit_rate@10": float(part[:, 0].mean()),
-            "ndcg@10": float(part[:, 1].mean()),
-            "share_of_lists": float(part[:, 2].mean()),
-            "cases": len(part),
-        }
-        for part in (values[half], values[~half])
-    )
+    names = ("hit_rate@10", "ndcg@10", "share_of_lists")
+    return {**dict(zip(names, values.mean(axis=0).tolist(), strict=True)), "cases": len(later)}
 
 
 def main() -> None:

@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 
 from attrec.data.ragged import Ragged
 from attrec.errors import ConfigError
 
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+_LEAST = 1e-12
+_LARGEST, _HALVINGS = 1e6, 40
 _EVENTS_AT_ONCE = 65_536
 """Rows of V gathered together: 26 MB at d = 50 in float64, plus at most one whole history."""
 
@@ -70,53 +72,108 @@ def user_factors(
 
 
 @torch.no_grad()
-def new_item_keys(
-    intents: torch.Tensor,
-    lengths: torch.Tensor,
+def predicted_keys(
+    keys: torch.Tensor,
+    known: torch.Tensor,
+    asked: torch.Tensor,
     *,
-    prior: torch.Tensor | None = None,
-    strength: float = 1.0,
-    average: torch.Tensor | None = None,
-    push: float = 0.0,
+    penalties: tuple[float, ...] = PENALTIES,
 ) -> torch.Tensor:
-    """Return the key of length 1 that suits each new item best, for the additive network.
+    """Return the expected keys of new items of the additive network, given what is known of them.
 
-    k_i ∝ λ p_i + Σ_e (m_e − β m̄) minimises λ ‖k − p_i‖² + Σ_e (‖m_e − k‖² − β ‖m̄ − k‖²) over
-    ‖k‖ = 1: the distance to the intents that preceded its events, drawn to what its attributes say
-    and pushed away from where everybody is.
+    k̂ = k̄ + (z − z̄) W, with W from ridge regression of the trained keys on the same knowledge of
+    the trained items: the mean of some intents that preceded their events, their prior, or both.
+    The penalty is the one with the least leave-one-out error, which has a closed form.
+
+    k̂ is shorter than 1, the less is known the shorter: an item nobody can say anything about
+    stands behind, where a key of full length from a single event would stand before everything. As
+    E ‖m − k‖² = 2 − 2 m · k̂, its distance is that to [k̂ ; √(1 − ‖k̂‖²)], in a coordinate where
+    queries are 0.
 
     Parameters
     ----------
-    intents : (E, d) tensor
-        m_e, of length 1, of all items' events, one item's after the other's.
-    lengths : (n,) int64
-        Events of each item; their sum is E.
-    prior : (n, d) tensor, optional
-        p_i before it is brought to length 1; 0 where nothing is known.
-    strength : float, ≥ 0
-        λ: how many events the prior counts for.
-    average : (d,) tensor, optional
-        m̄, the mean of many users' intents.
-    push : float, ≥ 0
-        β.
+    keys : (N, d) tensor
+        Of length 1, of trained items.
+    known : (N, f) tensor
+        What is known of these.
+    asked : (n, f) tensor
+        What is known of the new items.
+    penalties : tuple of float, > 0
+        Tried, as shares of the mean square of what is known.
+
+    Returns
+    -------
+    (n, d) float64 tensor
+        Of length 1 at most.
+
+    Examples
+    --------
+    >>> trained = torch.eye(3)
+    >>> predicted_keys(trained, trained[:, :1], torch.tensor([[0.0], [1.0]])).shape
+    torch.Size([2, 3])
+    """
+    z, y = known.double(), keys.double()
+    centre, mean = z.mean(dim=0), y.mean(dim=0)
+    z, y = z - centre, y - mean
+    values, basis = torch.linalg.eigh(z.T @ z)
+    rotated, along = z @ basis, basis.T @ (z.T @ y)
+    scale = float(values.clamp(min=0).sum()) / max(1, z.shape[1])
+    best, weights = torch.inf, torch.zeros_like(along)
+    for penalty in penalties:
+        shrunk = 1.0 / (values.clamp(min=0) + penalty * scale + _LEAST)
+        found = shrunk[:, None] * along
+        leverage = (rotated.square() * shrunk).sum(dim=1) + 1.0 / len(z)
+        errors = (y - rotated @ found) / (1.0 - leverage).clamp(min=_LEAST)[:, None]
+        error = float(errors.square().sum())
+        if error < best:
+            best, weights = error, found
+    expected = mean + (asked.double() - centre) @ basis @ weights
+    result: torch.Tensor = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
+    return result
+
+
+@torch.no_grad()
+def scaled_to_share(
+    new: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, share: float, *, k: int = 10
+) -> torch.Tensor:
+    """Scale the keys of new items so that they take a given share of the lists.
+
+    From few events it cannot be known how often an item will be taken; how much room new items get
+    is a decision. With one factor for all of them, m · k of new and of trained items is compared
+    so that of all places in the lists of ``queries`` they take ``share``.
+
+    Parameters
+    ----------
+    new : (n, d) tensor
+        Keys of new items, such as `predicted_keys` gives.
+    keys : (N, d) tensor
+        Of trained items.
+    queries : (Q, d) tensor
+        Intents of users.
+    share : float, 0 < share < 1
+        At most what n items can take.
+    k : int
+        Length of the lists.
 
     Returns
     -------
     (n, d) tensor
-        0 of an item without events and prior.
-
-    Examples
-    --------
-    >>> m = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> new_item_keys(m, torch.tensor([1, 1, 0])).tolist()
-    [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     """
-    total = torch.segment_reduce(intents, "sum", lengths=lengths, unsafe=False)
-    if average is not None:
-        total = total - push * lengths[:, None].to(total) * average
-    if prior is not None:
-        total = total + strength * normalize(prior, dim=1)
-    return normalize(total, dim=1)
+    old = (queries.to(keys) @ keys.T).topk(min(k, len(keys)), dim=1).values
+    fresh = queries.to(keys) @ new.to(keys).T
+    low, high = 0.0, 1.0
+    while _share(old, fresh * high, k) < share and high < _LARGEST:
+        low, high = high, 2.0 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if _share(old, fresh * middle, k) < share else (low, middle)
+    return new * high
+
+
+def _share(old: torch.Tensor, new: torch.Tensor, k: int) -> float:
+    """Which share of the k best of both is new."""
+    places = torch.cat([old, new], dim=1).topk(min(k, old.shape[1] + new.shape[1]), dim=1).indices
+    return float((places >= old.shape[1]).double().mean())
 
 
 def _blocks(histories: Ragged) -> list[tuple[int, int]]:
