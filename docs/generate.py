@@ -278,7 +278,7 @@ def _short_figures() -> str:
         if not row["row"].endswith(".accurate"):
             continue
         data, protocol, _ = row["row"].split(".")
-        for system in ("attrec", "Markov, first order", "popularity"):
+        for system in ("attrec", "Markov, first order", "recent popularity"):
             found = row["systems"][system]
             cells = [
                 f"{found[m]['mean']:.3f} [{found[m]['low']:.3f}, {found[m]['high']:.3f}]"
