@@ -269,7 +269,7 @@ def fit(
         with profile.span("reading"):
             events = as_log(log, chosen.data)
             given = None if test is None else as_log(test, chosen.data)
-            known = read_items(items) if isinstance(items, str | Path) else items
+            known = as_items(items)
         with profile.span("splitting"):
             split = split_log(events, chosen.protocol, given)
             data = _described(split)
@@ -514,6 +514,11 @@ def as_log(source: InteractionLog | Any, config: DataConfig) -> InteractionLog:
     if isinstance(source, InteractionLog):
         return source
     return read_interactions(source, config=config)
+
+
+def as_items(source: Items | str | Path | None) -> Items | None:
+    """Return ``source`` as items; a path is read."""
+    return read_items(source) if isinstance(source, str | Path) else source
 
 
 def _validation_figures(

@@ -12,6 +12,7 @@ from typing import Any
 
 from attrec.api import (
     Listener,
+    as_items,
     as_listener,
     as_log,
     check_metric,
@@ -25,7 +26,7 @@ from attrec.api import (
 from attrec.artifact import CHECKPOINT, remove_artifact, write_whole
 from attrec.config import Options, Space, names_given
 from attrec.data.interactions import InteractionLog
-from attrec.data.items import Items, read_items
+from attrec.data.items import Items
 from attrec.data.splits import Split, split_log
 from attrec.errors import (
     ConfigError,
@@ -163,7 +164,7 @@ def tune(
         told.phase("splitting")
         given = None if test is None else as_log(test, base.data)
         split = split_log(as_log(log, base.data), base.protocol, given).without_test()
-        known = read_items(items) if isinstance(items, str | Path) else items
+        known = as_items(items)
         features = item_features(known, split.log.item_ids, base)
         identity = {
             **({} if features is None else {"attributes of items": features.digest()}),
