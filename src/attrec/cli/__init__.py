@@ -1,0 +1,33 @@
+"""The command line: thin. It reads arguments, calls the library and prints."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from attrec.cli.arguments import app
+from attrec.errors import AttRecError
+
+# isort: split
+# Their order is that of the help.
+from attrec.cli import data
+from attrec.cli import training
+from attrec.cli import asking
+from attrec.cli import checking
+
+__all__ = ["app", "asking", "checking", "data", "main", "training"]
+EXIT_USER_ERROR = 2
+
+
+def main() -> None:
+    """Run the command line; a user's error is one sentence and exit code 2."""
+    try:
+        app()
+    except AttRecError as error:
+        Console(stderr=True).print(f"attrec: {error}", style="red", markup=False, highlight=False)
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        # The reader of the pipe (head, say) has had enough.
+        sys.stderr.close()
+        sys.exit(0)

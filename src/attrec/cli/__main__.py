@@ -1,0 +1,5 @@
+"""python -m attrec.cli."""
+
+from attrec.cli import main
+
+main()
