@@ -503,7 +503,7 @@ def stored(tmp_path, change):
         (lambda p: p["summary"].pop("record"), "there is no 'record'"),
         (lambda p: p["documents"]["vocabulary"].update(users=3), "is damaged"),
         (lambda p: p["documents"]["vocabulary"]["items"].update(kind="float"), "no 'float'"),
-        (lambda p: p["documents"]["vocabulary"]["items"]["ids"].pop(), "lacks"),
+        (lambda p: p["documents"]["vocabulary"]["items"]["ids"].pop(), "30 with 29 items"),
         (lambda p: p["documents"]["vocabulary"]["items"]["ids"].append(3), "is no string"),
         (lambda p: p["documents"]["vocabulary"].update(num_trained_users=99), "99 with 14"),
         (lambda p: p["documents"]["vocabulary"].update(num_trained_users=11), "12 rows of U"),

@@ -51,11 +51,13 @@ def to_artifact(model: StoredModel) -> dict[str, Any]:
             "histories": {
                 "values": torch.as_tensor(np.ascontiguousarray(histories.values)),
                 "offsets": torch.as_tensor(np.ascontiguousarray(histories.offsets)),
+                **_times(model.histories),
             },
         },
         "documents": {
             "vocabulary": {
                 "num_trained_users": vocabulary.num_trained_users,
+                "num_trained_items": vocabulary.num_trained_items,
                 "users": {"kind": vocabulary.user_kind, "ids": vocabulary.user_ids.tolist()},
                 "items": {"kind": vocabulary.item_kind, "ids": vocabulary.item_ids.tolist()},
             },
@@ -142,7 +144,11 @@ def _vocabulary(document: Mapping[str, Any]) -> Vocabulary:
     trained = document["num_trained_users"]
     if type(trained) is not int or not 0 <= trained <= len(users):
         raise ValueError(f"num_trained_users is {trained!r} with {len(users)} users")
-    return Vocabulary(users, items, trained)
+    # A model that was saved before items could come later has none of these.
+    trained_items = document.get("num_trained_items", len(items))
+    if type(trained_items) is not int or not 0 <= trained_items <= len(items):
+        raise ValueError(f"num_trained_items is {trained_items!r} with {len(items)} items")
+    return Vocabulary(users, items, trained, trained_items)
 
 
 def _ids(entry: Mapping[str, Any]) -> IdArray:
@@ -160,4 +166,13 @@ def _histories(tensors: Mapping[str, torch.Tensor], vocabulary: Vocabulary) -> S
         raise ValueError("the offsets of the histories do not cut their values into lists")
     if len(values) and not 0 <= values.min() <= values.max() < vocabulary.num_items:
         raise ValueError("a history holds an item that the vocabulary lacks")
-    return Sequences(Ragged(values, offsets))
+    times = tensors["times"].numpy() if "times" in tensors else None
+    if times is not None and (times.shape != values.shape or not np.isfinite(times).all()):
+        raise ValueError("the times of the events do not fit the events")
+    return Sequences(Ragged(values, offsets), times)
+
+
+def _times(histories: Sequences) -> dict[str, torch.Tensor]:
+    if histories.times is None:
+        return {}
+    return {"times": torch.as_tensor(np.ascontiguousarray(histories.times))}

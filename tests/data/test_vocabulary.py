@@ -5,7 +5,7 @@ from attrec.data.cases import encode_cases
 from attrec.data.interactions import InteractionLog
 from attrec.data.splits import leave_last_out
 from attrec.data.vocabulary import Vocabulary
-from attrec.errors import UnknownIdError
+from attrec.errors import DataError, UnknownIdError
 
 
 def test_strings_stay_strings_and_integers_integers():
@@ -70,3 +70,22 @@ def test_late_users_are_new_to_the_scorers():
     split = leave_last_out(log)
     vocabulary = Vocabulary.fit(log.take(np.arange(3))).with_users_of(log)
     assert encode_cases(split.test, log, vocabulary).user_index.tolist() == [0, -1]
+
+
+def test_ids_that_come_later_in_two_lots_are_found_again():
+    first = Vocabulary.fit(InteractionLog.from_columns(["b", "d"], [20, 40]))
+    second = first
+    for users, items in ((["e", "a"], [50, 10]), (["c", "a"], [30, 10])):
+        log = InteractionLog.from_columns(users, items)
+        second = second.with_users_of(log).with_items_of(log)
+    assert second.user_ids.tolist() == ["b", "d", "a", "e", "c"]
+    assert second.item_ids.tolist() == [20, 40, 10, 50, 30]
+    assert (second.num_trained_users, second.num_trained_items) == (2, 2)
+    assert second.encode_users(["a", "b", "c", "d", "e", "f"]).tolist() == [2, 0, 4, 1, 3, -1]
+    assert second.encode_items([10, 20, 30, 40, 50, 60]).tolist() == [2, 0, 4, 1, 3, -1]
+
+
+def test_later_ids_of_another_kind_are_refused():
+    vocabulary = Vocabulary.fit(InteractionLog.from_columns(["b"], [20]))
+    with pytest.raises(DataError, match="bring both to one kind"):
+        vocabulary.with_items_of(InteractionLog.from_columns(["b"], ["x"], source="new.csv"))

@@ -48,9 +48,16 @@ class Sequences:
         3   a b c    d .
 
     Windows are numbered through all users and computed when asked for, never stored.
+
+    Parameters
+    ----------
+    histories : Ragged of M lists
+    times : (E,) float64, optional
+        When each event was, in the log's unit; None where nothing is known of it.
     """
 
     histories: Ragged
+    times: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def from_log(cls, log: InteractionLog, vocabulary: Vocabulary) -> Sequences:
@@ -67,7 +74,8 @@ class Sequences:
         users, items = users[known], items[known].astype(np.int32)
         by_user = np.argsort(users, kind="stable")
         lengths = np.bincount(users, minlength=vocabulary.num_users)
-        return cls(Ragged.from_lengths(items[by_user], lengths))
+        times = None if log.timestamps is None else log.timestamps[order][known][by_user]
+        return cls(Ragged.from_lengths(items[by_user], lengths), times)
 
     @property
     def num_users(self) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from attrec.data.interactions import IdArray, InteractionLog
-from attrec.errors import UnknownIdError
+from attrec.errors import DataError, UnknownIdError
 
 IdKind = Literal["integer", "string"]
 UNKNOWN = -1
@@ -24,17 +25,26 @@ class Vocabulary:
     Parameters
     ----------
     user_ids : (M,) int64 or object (str)
-        External id of each ``user_index``, sorted. Users that came after training may follow
-        behind the first ``num_trained_users``, sorted among themselves.
+        External id of each ``user_index``: those of the training, sorted, and behind them users
+        that came later, in the order in which they came.
     item_ids : (N,) int64 or object (str)
-        External id of each ``item_index``, sorted: item order is id order.
+        External id of each ``item_index``, in the same way: item order is id order, but for items
+        that came later.
     num_trained_users : int
         How many of the users have a trained row.
+    num_trained_items : int, optional
+        How many of the items have a trained row; all, when left out.
     """
 
     user_ids: IdArray
     item_ids: IdArray
     num_trained_users: int
+    num_trained_items: int = -1
+
+    def __post_init__(self) -> None:
+        """Take all items as trained where nothing else is said."""
+        if self.num_trained_items < 0:
+            object.__setattr__(self, "num_trained_items", len(self.item_ids))
 
     @classmethod
     def fit(cls, log: InteractionLog) -> Vocabulary:
@@ -54,9 +64,13 @@ class Vocabulary:
         """Append the users of ``log`` that are new; every known index stays as it is."""
         users = log.user_ids[np.unique(log.user_codes)]
         new = users[self.encode_users(users) == UNKNOWN]
-        return Vocabulary(
-            np.concatenate([self.user_ids, new]), self.item_ids, self.num_trained_users
-        )
+        return replace(self, user_ids=_appended(self.user_ids, new, "user", log.source))
+
+    def with_items_of(self, log: InteractionLog) -> Vocabulary:
+        """Append the items of ``log`` that are new; every known index stays as it is."""
+        items = log.item_ids[np.unique(log.item_codes)]
+        new = items[self.encode_items(items) == UNKNOWN]
+        return replace(self, item_ids=_appended(self.item_ids, new, "item", log.source))
 
     @property
     def num_users(self) -> int:
@@ -80,14 +94,19 @@ class Vocabulary:
 
     def encode_users(self, ids: Sequence[Any] | IdArray) -> npt.NDArray[np.int64]:
         """(n,) int64: the index of each user id, -1 where it is unknown."""
-        split = self.num_trained_users
-        found = _encode(ids, self.user_ids[:split])
-        late = _encode(ids, self.user_ids[split:])
-        return np.where(found != UNKNOWN, found, np.where(late != UNKNOWN, late + split, UNKNOWN))
+        return _encode_both(ids, self.user_ids, self.num_trained_users, self._late_users)
 
     def encode_items(self, ids: Sequence[Any] | IdArray) -> npt.NDArray[np.int64]:
         """(n,) int64: the index of each item id, -1 where it is unknown."""
-        return _encode(ids, self.item_ids)
+        return _encode_both(ids, self.item_ids, self.num_trained_items, self._late_items)
+
+    @cached_property
+    def _late_users(self) -> npt.NDArray[np.int64]:
+        return np.argsort(self.user_ids[self.num_trained_users :], kind="stable")
+
+    @cached_property
+    def _late_items(self) -> npt.NDArray[np.int64]:
+        return np.argsort(self.item_ids[self.num_trained_items :], kind="stable")
 
     def decode_users(self, index: npt.NDArray[np.integer]) -> IdArray:
         """Return the external id of each user index."""
@@ -114,6 +133,34 @@ class Vocabulary:
 
 def _kind(ids: IdArray) -> IdKind:
     return "integer" if ids.dtype.kind in "iu" else "string"
+
+
+def _appended(ids: IdArray, new: IdArray, name: str, source: str) -> IdArray:
+    """Append ids of the same kind.
+
+    Raises
+    ------
+    DataError
+        They are of the other kind.
+    """
+    if len(ids) and len(new) and _kind(ids) != _kind(new):
+        raise DataError(
+            f"{source}: its {name} ids are {_kind(new)}s, such as {new[0]!r}, and the model's are "
+            f"{_kind(ids)}s; bring both to one kind"
+        )
+    both: IdArray = np.concatenate([ids, new]) if len(new) else ids
+    return both
+
+
+def _encode_both(
+    ids: Sequence[Any] | IdArray, table: IdArray, trained: int, late: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Look ``ids`` up in the sorted start of ``table``, and behind it in the order ``late``."""
+    found = _encode(ids, table[:trained])
+    if trained == len(table):
+        return found
+    place = _encode(ids, table[trained:][late])
+    return np.where(found != UNKNOWN, found, np.where(place != UNKNOWN, late[place] + trained, -1))
 
 
 def _encode(ids: Sequence[Any] | IdArray, table: IdArray) -> npt.NDArray[np.int64]:
