@@ -48,7 +48,17 @@ def test_the_figures_of_a_training_are_those_of_its_lists_in_a_file(tmp_path, pr
     assert code == 0, said
     code, said = run_cli(
         tmp_path,
-        ["recommend", "model", "--log", "before.csv", "-k", "10", "--out", "lists.csv"],
+        [
+            "recommend",
+            "model",
+            "--log",
+            "before.csv",
+            "--as-of-log",
+            "-k",
+            "10",
+            "--out",
+            "lists.csv",
+        ],
         columns=200,
     )
     assert code == 0, said

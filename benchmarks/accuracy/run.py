@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from attrec.api import (
     WITHOUT_RETRAINING,
@@ -35,7 +36,7 @@ from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.ranking import Ranking
-from attrec.training.checkpoint import FirstTraining, TrainingRun
+from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.rows import read_row, write_row
 
@@ -98,6 +99,7 @@ def _judge(
             "new_users": found["new_users"],
             "valid": [run["figures"] for run in runs],
             "curve": [run["curve"] for run in runs],
+            "recent_popularity": [run["calibration"] for run in runs],
             "cost": {
                 "train_seconds": float(np.mean([run["seconds"] for run in runs])),
                 "epochs": [run["best_epoch"] for run in runs],
@@ -126,7 +128,6 @@ def trained_seed(
         assert keeper is not None
         first = train_on(split.train, options, validate_on=split, checkpointer=keeper)
         best = first.run.best_epoch
-        keeper.first = FirstTraining(first.network.state_dict(), first.run)
         last = retrain_on(split, first, options, checkpointer=keeper)
         seconds = sum(
             epoch.train_seconds + epoch.validation_seconds
@@ -144,8 +145,15 @@ def trained_seed(
                 f"{which}_top": ranking.top_items,
             }
         figures = json.dumps(first.run.epochs[best - 1].validation)
+        tried = [] if first.calibration is None else first.calibration.tried
+        arrays["calibration"] = np.array(json.dumps(tried, default=float))
         arrays["curve"] = np.array(json.dumps(validation_curve(first.run)))
         path.parent.mkdir(parents=True, exist_ok=True)
+        for which, trained in (("first", first), ("retrained", last)):
+            state = {
+                name: value.contiguous() for name, value in trained.network.state_dict().items()
+            }
+            save_file(state, path.with_suffix(f".{which}.safetensors"))
         np.savez(path.with_suffix(".part.npz"), figures=np.array(figures), **arrays)
         path.with_suffix(".part.npz").replace(path)
         shutil.rmtree(kept, ignore_errors=True)
@@ -156,7 +164,8 @@ def trained_seed(
             "best_epoch": int(found["best_epoch"]),
             "seconds": float(found["seconds"]),
             "figures": json.loads(str(found["figures"])),
-            # Seeds trained before the curve was kept have none.
+            # Seeds trained before these were kept have none.
+            "calibration": json.loads(str(found["calibration"])) if "calibration" in found else [],
             "curve": json.loads(str(found["curve"])) if "curve" in found else [],
             **{
                 which: Ranking(

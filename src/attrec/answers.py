@@ -17,6 +17,8 @@ import numpy.typing as npt
 from attrec.data.interactions import IdArray
 from attrec.errors import RequestError
 
+_OFFSET_NAME = "popularity of the moment"
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -33,7 +35,7 @@ class Recommendation:
     long_term : float
         ω ‖U_u − V_i‖²; 0 of the additive network.
     short_term : float
-        (1 − ω) ‖m − X_i‖²; of the additive network ‖m − k_i‖².
+        (1 − ω) ‖m − X_i‖²; of the additive network ‖m − k_i‖² + o_i.
     """
 
     rank: int
@@ -215,14 +217,14 @@ class Contrast:
     item_id, title
         The other item.
     difference : float
-        Its distance less that of the explained item = Σ ``events`` + ``excess`` + ``long_term``;
-        above 0 where the explained item is nearer.
+        Its distance less that of the explained item = Σ ``events`` + ``excess`` + ``long_term`` +
+        ``offset``; above 0 where the explained item is nearer.
     events : tuple of float
         What each event of the window adds to the difference, oldest first.
     excess : float
         The same of the excess term (sum aggregation only).
-    long_term : float
-        The same of the long-term distance.
+    long_term, offset : float
+        The same of the long-term distance, and of the popularity of the moment.
     """
 
     item_id: int | str
@@ -231,6 +233,7 @@ class Contrast:
     events: tuple[float, ...]
     excess: float
     long_term: float
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -238,9 +241,10 @@ class Explanation:
     """The distance of one item to one query, taken apart exactly (in float64).
 
     ``distance = long_term + short_term``;
-    ``short_term = Σ events.part + excess + constant``;
-    ``short_term_advantage = Σ events.pull + excess_pull``: how much nearer, short-term, than an
-    average item of the catalogue; ``long_term_pull`` is the same of the long-term part.
+    ``short_term = Σ events.part + excess + constant + offset``;
+    ``short_term_advantage = Σ events.pull + excess_pull + offset_pull``: how much nearer,
+    short-term, than an average item of the catalogue; ``long_term_pull`` is the same of the
+    long-term part.
 
     Attributes
     ----------
@@ -260,6 +264,8 @@ class Explanation:
     aggregation : str
         ``additive`` for the additive network.
     versus : Contrast or None
+    offset, offset_pull : float
+        The popularity of the moment, where a model of the additive network has one; else 0.
     """
 
     user_id: int | str | None
@@ -276,6 +282,8 @@ class Explanation:
     short_term_advantage: float
     aggregation: str
     versus: Contrast | None = None
+    offset: float = 0.0
+    offset_pull: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping."""
@@ -299,6 +307,8 @@ class Explanation:
         ]
         if self.excess or self.excess_pull:
             lines.append(_line(self._excess_name, "", self.excess, self.excess_pull))
+        if self.offset or self.offset_pull:
+            lines.append(_line(_OFFSET_NAME, "", self.offset, self.offset_pull))
         lines += [
             _line("constant, the same for every item", "", self.constant),
             _line(
@@ -326,6 +336,8 @@ class Explanation:
             lines.append(_line(_name(event.item_id, event.title), pull=value))
         if other.excess:
             lines.append(_line(self._excess_name, pull=other.excess))
+        if other.offset:
+            lines.append(_line(_OFFSET_NAME, pull=other.offset))
         if self._has_long_term:
             lines.append(_line("long-term", pull=other.long_term))
         return lines

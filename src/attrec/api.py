@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
+from attrec.calibration import Calibration, calibrate
 from attrec.config import DataConfig, Options, ProtocolConfig
 from attrec.data.cases import Cases, encode_cases
 from attrec.data.features import ItemFeatures
@@ -32,6 +33,7 @@ from attrec.explain import attention_profile
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network, make_network
 from attrec.model.prior import Attributes
+from attrec.popularity import Moment, at_moment
 from attrec.profiling import OFF, Profile
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import NetworkScorer
@@ -140,12 +142,16 @@ def told_the_end(listener: Listener) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network with the vocabulary it was trained over."""
+    """A network with the vocabulary it was trained over.
+
+    ``calibration`` is what validation chose behind the training; None where it was not asked.
+    """
 
     network: Network
     vocabulary: Vocabulary
     run: TrainingRun
     make_scorer: Callable[[Network], Scorer] = NetworkScorer
+    calibration: Calibration | None = None
 
     def cases(self, held_out: HeldOut, log: InteractionLog) -> Cases:
         """Encode held-out users by this vocabulary."""
@@ -286,8 +292,6 @@ def fit(
         last, best = first, first.run.best_epoch
         if chosen.train.retrain:
             told.phase("retraining")
-            if keeper is not None:
-                keeper.first = FirstTraining(first.network.state_dict(), first.run)
             with profile.span("retraining"):
                 last = retrain_on(
                     split, first, chosen, listener=told, checkpointer=keeper, profile=profile,
@@ -310,7 +314,7 @@ def fit(
         with profile.span("assembling"):
             if titles is None and known is not None:
                 titles = known.titles
-            recommender = _recommender(last, split, chosen, titles)
+            recommender = _recommender(last, split, chosen, titles, first.calibration)
             recommender.record["log_fingerprint"] = data["fingerprint"]
             some = recommender.histories.histories.take(slice(0, PROFILE_WINDOWS))
             windows = last_items(some, chosen.model.window_length)
@@ -328,6 +332,7 @@ def fit(
         counts=split.counts,
         attention=attention,
         item_categories=[] if features is None else list(features.names),
+        recent_popularity=[] if first.calibration is None else first.calibration.tried,
         test=evaluation.to_dict(),
     )
     return FitResult(recommender, evaluation, first.run, best, split.counts, attention)
@@ -380,7 +385,12 @@ def evaluate(
     fingerprint = recommender.record.get("log_fingerprint")
     if fingerprint is not None and fingerprint != split.log.fingerprint():
         words += "; NOT the log of the training: its test events may have been learnt from"
-    systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(recommender.network)}
+    network = recommender.network
+    if isinstance(network, AdditiveNetwork):
+        # The model knows the popularity up to now, the test part's own events included.
+        known = Sequences.from_log(before_test, vocabulary)
+        network = at_moment(network, known, recommender.moment)
+    systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(network)}
     if compare is not None:
         lists = read_lists(compare)
         users = split.log.user_ids[split.test.user_codes]
@@ -405,6 +415,7 @@ def train_on(
     phase: str = "training",
     profile: Profile = OFF,
     begin_with: Trained | None = None,
+    moment: Moment | None = None,
     items: Items | None = None,
 ) -> Trained:
     """Train a network on all events of ``log``.
@@ -428,6 +439,8 @@ def train_on(
         Times ``batches``, ``steps`` and ``validation``.
     begin_with : Trained, optional
         An additive network to go on from; items that it lacks begin anew.
+    moment : Moment, optional
+        The popularity of the moment that a validation chose; reckoned anew from ``log``.
     items : Items, optional
         What ``item_categories`` and ``item_vectors`` are columns of.
     """
@@ -446,12 +459,10 @@ def train_on(
         assert isinstance(network, AdditiveNetwork) and isinstance(known, AdditiveNetwork)
         network.take_over(known, torch.from_numpy(rows))
     if checkpointer is not None:
-        if phase == "training" and checkpointer.first is not None:
-            network.load_state_dict(checkpointer.first.network)
-            return Trained(network, vocabulary, checkpointer.first.run, make_scorer)
         stood = checkpointer.standing_of(phase)
         if stood is not None:
             told.going_on(*stood)
+    sequences = Sequences.from_log(log, vocabulary)
     judge = None
     if validate_on is not None:
         cases = encode_cases(validate_on.validation, validate_on.log, vocabulary)
@@ -460,19 +471,33 @@ def train_on(
             with profile.span("validation"):
                 return _validation_figures(make_scorer(network), cases, network.num_items, options)
 
-    run = train(
-        network,
-        Sequences.from_log(log, vocabulary),
-        options.train,
-        num_epochs=num_epochs,
-        validate=judge,
-        on_progress=told.progress,
-        on_epoch=told.epoch,
-        checkpointer=checkpointer,
-        phase=phase,
-        profile=profile,
-    )
-    return Trained(network, vocabulary, run, make_scorer)
+    if phase == "training" and checkpointer is not None and checkpointer.first is not None:
+        network.load_state_dict(checkpointer.first.network)
+        run = checkpointer.first.run
+    else:
+        run = train(
+            network,
+            sequences,
+            options.train,
+            num_epochs=num_epochs,
+            validate=judge,
+            on_progress=told.progress,
+            on_epoch=told.epoch,
+            checkpointer=checkpointer,
+            phase=phase,
+            profile=profile,
+        )
+    if checkpointer is not None and phase == "training":
+        # Kept without an offset: what is chosen below is chosen again.
+        checkpointer.first = FirstTraining(network.state_dict(), run)
+    calibration = None
+    if isinstance(network, AdditiveNetwork) and options.model.recent_popularity:
+        if validate_on is not None:
+            with profile.span("calibration"):
+                calibration = calibrate(network, sequences, cases, options)
+            moment = calibration.moment
+        network = at_moment(network, sequences, moment)
+    return Trained(network, vocabulary, run, make_scorer, calibration)
 
 
 def retrain_on(split: Split, first: Trained, options: Options, **more: Any) -> Trained:
@@ -494,6 +519,7 @@ def retrain_on(split: Split, first: Trained, options: Options, **more: Any) -> T
         options,
         num_epochs=options.retraining_epochs(first.run.best_epoch),
         begin_with=first if options.goes_on else None,
+        moment=None if first.calibration is None else first.calibration.moment,
         phase="retraining",
         **more,
     )
@@ -541,11 +567,16 @@ def _recommender(
     split: Split,
     options: Options,
     titles: Mapping[str, str | None] | None,
+    calibration: Calibration | None,
 ) -> Recommender:
     """Put model and the whole log's histories together: the newest event counts at once."""
     vocabulary = trained.vocabulary.with_users_of(split.log)
     histories = Sequences.from_log(split.log, vocabulary)
-    return Recommender(trained.network, vocabulary, histories, options, titles)
+    moment = None if calibration is None else calibration.moment
+    network = trained.network
+    if isinstance(network, AdditiveNetwork):
+        network = at_moment(network, histories, moment)
+    return Recommender(network, vocabulary, histories, options, titles, moment=moment)
 
 
 def item_features(items: Items | None, item_ids: IdArray, options: Options) -> ItemFeatures | None:

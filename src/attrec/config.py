@@ -205,6 +205,13 @@ class ModelConfig(Config):
         of="additive",
         settles=True,
     )
+    recent_popularity: bool = _option(
+        True,
+        "let what everybody takes at the moment count beside the intent, by as much as validation "
+        "says (often not at all); needs times",
+        of="additive",
+        settles=True,
+    )
     init_std: float = _option(
         0.001,
         "standard deviation of the embeddings at initialisation",

@@ -17,7 +17,9 @@ The additive network's intent is a plain sum, m = Σ_j v_j, and all lengths are 
     y_i = 2 − 2 Σ_j v_j · k_i,
 
 so an event's part is − 2 v_j · k_i. An empty history has an intent of its own, whose part takes the
-place of the excess. There is no long-term distance.
+place of the excess. There is no long-term distance. An item's offset o_i, the popularity of the
+moment, is added to y_i and to nothing else; that of an item which came after training has a key
+shorter than 1, for which the equation holds as it is.
 """
 
 from __future__ import annotations
@@ -51,12 +53,15 @@ class CatalogueMeans:
     short, short_square, long, long_square : (d,) float64
         Means over all items of X, X², V and V², each dimension for itself. Of the additive network:
         of k and k², and nothing (0,).
+    offset : float
+        Mean of o over all items; 0 of the paper's network.
     """
 
     short: Floats
     short_square: Floats
     long: Floats
     long_square: Floats
+    offset: float = 0.0
 
     @classmethod
     @torch.no_grad()
@@ -64,7 +69,8 @@ class CatalogueMeans:
         """Take the means over the tables of ``network``, by blocks of rows."""
         if isinstance(network, AdditiveNetwork):
             none = np.zeros(0)
-            return cls(*_means(network.keys(dtype=torch.float64)), none, none)
+            keys = network.keys(dtype=torch.float64)
+            return cls(*_means(keys), none, none, float(network.offset.sum()) / max(1, len(keys)))
         return cls(*_means(network.item_short), *_means(network.item_long))
 
 
@@ -119,7 +125,7 @@ class Split:
     long_term : float
         ω ‖U_u − V_i‖².
     short_term : float
-        (1 − ω) ‖m − X_i‖² = Σ ``parts`` + ``excess`` + ``constant``.
+        (1 − ω) ‖m − X_i‖² = Σ ``parts`` + ``excess`` + ``constant`` + ``offset``.
     parts : (n,) float64
         (1 − ω) Σ_d c_jd (X_jd − X_id)² of each event.
     constant : float
@@ -135,6 +141,9 @@ class Split:
         ω (mean over the catalogue of ‖U_u − V_·‖² − ‖U_u − V_i‖²).
     dimensions : (d,) float64
         (1 − ω) (m_d − X_id)², the short-term part by dimension.
+    offset, offset_pull : float
+        o_i of the additive network, a term of ``short_term`` too, and the mean o less it; 0 of the
+        paper's.
     """
 
     item: int
@@ -148,11 +157,13 @@ class Split:
     excess_pull: float
     long_term_pull: float
     dimensions: Floats
+    offset: float = 0.0
+    offset_pull: float = 0.0
 
     @property
     def short_term_advantage(self) -> float:
-        """How much nearer than an average item, short-term: Σ ``pulls`` + ``excess_pull``."""
-        return float(self.pulls.sum()) + self.excess_pull
+        """How much nearer than an average item, short-term: the sum of all pulls."""
+        return float(self.pulls.sum()) + self.excess_pull + self.offset_pull
 
     @property
     def advantage(self) -> float:
@@ -167,20 +178,21 @@ class Comparison:
     Attributes
     ----------
     difference : float
-        Distance of the second less that of the first = Σ ``events`` + ``excess`` + ``long_term``.
-        The constant has cancelled.
+        Distance of the second less that of the first = Σ ``events`` + ``excess`` + ``long_term`` +
+        ``offset``. The constant has cancelled.
     events : (n,) float64
         What each event adds to it: its part for the second less its part for the first.
     excess : float
         The same of the excess term.
-    long_term : float
-        The same of the long-term distance.
+    long_term, offset : float
+        The same of the long-term distance, and of the offset.
     """
 
     difference: float
     events: Floats
     excess: float
     long_term: float
+    offset: float = 0.0
 
 
 def compare(first: Split, second: Split) -> Comparison:
@@ -190,6 +202,7 @@ def compare(first: Split, second: Split) -> Comparison:
         second.parts - first.parts,
         second.excess - first.excess,
         second.long_term - first.long_term,
+        second.offset - first.offset,
     )
 
 
@@ -311,13 +324,14 @@ def _split_sums(
     """Take the distances of the additive network apart."""
     index = torch.as_tensor(candidates, dtype=torch.int64, device=network.item_key.device)
     keys = _numpy(network.keys(index, dtype=torch.float64))
+    lifts, offsets = _numpy(network.lift(index)), _numpy(network.offset[index])
     assert intent.contributions is not None
     splits = []
     without = -2.0 * intent.excess * intent.vector
-    for item, key in zip(candidates, keys, strict=True):
+    for item, key, lift, offset in zip(candidates, keys, lifts, offsets, strict=True):
         parts = -2.0 * intent.contributions @ key
         dimensions = (intent.vector - key) ** 2
-        distance = float(dimensions.sum())
+        distance = float(dimensions.sum() + lift)
         splits.append(
             Split(
                 item=int(item),
@@ -331,6 +345,8 @@ def _split_sums(
                 excess_pull=float(without @ (means.short - key)),
                 long_term_pull=0.0,
                 dimensions=dimensions,
+                offset=float(offset),
+                offset_pull=means.offset - float(offset),
             )
         )
     return splits

@@ -27,8 +27,10 @@ from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, DeviceError, RequestError
 from attrec.explain import CatalogueMeans, Intent, Split, compare, read_intent, split_distances
+from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
 from attrec.model.network import AttRecNetwork
+from attrec.popularity import Moment, at_moment
 from attrec.request import Asked, Ids, Limits, RequestReader, as_frame, plain, user_column
 from attrec.retrieval.index import ExactIndex, squared_distances
 from attrec.retrieval.vectors import item_keys, long_term_width, query_vectors, user_vectors
@@ -55,6 +57,8 @@ class Recommender:
         Title of an item by the text of its id; None or absent where there is none.
     record : mapping, optional
         JSON-able: protocol, metrics, counts of the data.
+    moment : Moment, optional
+        How the popularity of the moment, which the network has as its offset, is reckoned.
 
     Raises
     ------
@@ -70,6 +74,7 @@ class Recommender:
         options: Options,
         titles: Mapping[str, str | None] | None = None,
         record: Mapping[str, Any] | None = None,
+        moment: Moment | None = None,
     ) -> None:
         _check_fit(network, vocabulary, histories)
         self.network = network
@@ -78,6 +83,7 @@ class Recommender:
         self.options = options
         self.titles = {key: title for key, title in (titles or {}).items() if title is not None}
         self.record = dict(record or {})
+        self.moment = moment
 
     # Ranking
 
@@ -213,6 +219,21 @@ class Recommender:
             return table
         return nw.from_dict(table.columns(), backend=frame.implementation).to_native()
 
+    def as_of(self, log: InteractionLog) -> Recommender:
+        """Return this model with the popularity of the moment in which ``log`` ends.
+
+        To judge it as if nothing later were known, say, or to rank for another market. Users,
+        histories and vectors are this model's.
+        """
+        network = self.network
+        if isinstance(network, AdditiveNetwork):
+            known = Sequences.from_log(log, self.vocabulary.with_users_of(log))
+            network = at_moment(network, known, self.moment)
+        return Recommender(
+            network, self.vocabulary, self.histories, self.options, self.titles, self.record,
+            self.moment,
+        )  # fmt: skip
+
     # Reasons
 
     def explain(
@@ -266,6 +287,8 @@ class Recommender:
             short_term_advantage=first.short_term_advantage,
             aggregation=self._aggregation,
             versus=None if versus is None else self._contrast(first, splits[1]),
+            offset=first.offset,
+            offset_pull=first.offset_pull,
         )
 
     def reasons(
@@ -329,8 +352,9 @@ class Recommender:
             The folder holds something else, or cannot be written.
         """
         stored = StoredModel(
-            self.network, self.vocabulary, self.histories, self.options, self.titles, self.record
-        )
+            self.network, self.vocabulary, self.histories, self.options, self.titles, self.record,
+            self.moment,
+        )  # fmt: skip
         save_artifact(path, **to_artifact(stored))
 
     @classmethod
@@ -364,6 +388,7 @@ class Recommender:
             stored.options,
             stored.titles,
             stored.record,
+            stored.moment,
         )
 
     # Indices in, answers out
@@ -458,6 +483,7 @@ class Recommender:
             tuple(comparison.events.tolist()),
             comparison.excess,
             comparison.long_term,
+            comparison.offset,
         )
 
     def _item_id(self, item_index: int) -> int | str:

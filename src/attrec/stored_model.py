@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from attrec.errors import ArtifactError, ConfigError
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network, make_network
 from attrec.model.prior import Attributes
+from attrec.popularity import Moment
 
 _ROWS_OF = {
     "paper": {"item_short": "item_short", "item_long": "item_short", "user_long": "user_long"},
@@ -38,6 +39,7 @@ class StoredModel:
     options: Options
     titles: Mapping[str, str]
     record: Mapping[str, Any]
+    moment: Moment | None = None
 
 
 def to_artifact(model: StoredModel) -> dict[str, Any]:
@@ -45,7 +47,11 @@ def to_artifact(model: StoredModel) -> dict[str, Any]:
     vocabulary = model.vocabulary
     histories = model.histories.histories
     return {
-        "summary": {"options": model.options.to_dict(), "record": dict(model.record)},
+        "summary": {
+            "options": model.options.to_dict(),
+            "record": dict(model.record),
+            "moment": None if model.moment is None else asdict(model.moment),
+        },
         "tensors": {
             "tables": model.network.state_dict(),
             "histories": {
@@ -87,6 +93,8 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         histories = _histories(artifact.tensors["histories"], vocabulary)
         titles = {str(key): str(title) for key, title in artifact.documents["titles"].items()}
         record = dict(artifact.summary["record"])
+        found = artifact.summary.get("moment")
+        moment = None if found is None else Moment(**found)
     except ConfigError as error:
         raise ArtifactError(
             f"{place}: its options cannot be read by this version ({error}); retrain the model"
@@ -97,7 +105,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         ) from None
     except (TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise ArtifactError(f"{place}: is damaged ({error}); retrain the model") from error
-    return StoredModel(network, vocabulary, histories, options, titles, record)
+    return StoredModel(network, vocabulary, histories, options, titles, record, moment)
 
 
 def _with_architecture(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network
     # Built without rows, so that no table is drawn only to be replaced.
     network = make_network(config, 0, 0, attributes=_attributes(tables))
     if isinstance(network, AdditiveNetwork):
-        network.start = tables["start"].reshape(network.start.shape)
+        _read_buffers(network, tables)
     rows_of = _ROWS_OF[config.architecture]
     for name, empty in network.named_parameters():
         found = tables[name]
@@ -123,6 +131,21 @@ def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network
         owner, _, last = name.rpartition(".")
         setattr(network.get_submodule(owner), last, nn.Parameter(found))
     return network
+
+
+def _read_buffers(network: AdditiveNetwork, tables: Mapping[str, torch.Tensor]) -> None:
+    """Read what is no parameter; a model that was saved earlier has only ``start``."""
+    network.start = tables["start"].reshape(network.start.shape)
+    width = len(network.start)
+    for name in ("folded_context", "folded_key"):
+        setattr(network, name, tables.get(name, network.folded_key[:0]).reshape(-1, width))
+    count = len(tables["item_key"]) + len(network.folded_key)
+    offset = tables.get("offset", torch.zeros(count, dtype=torch.float64))
+    if len(network.folded_context) != len(network.folded_key) or len(offset) != count:
+        raise ValueError("the rows of items that came after training do not fit one another")
+    if not bool((offset >= 0).all()):
+        raise ValueError("an item's offset is below 0")
+    network.offset = offset
 
 
 def _attributes(tables: Mapping[str, torch.Tensor]) -> Attributes | None:

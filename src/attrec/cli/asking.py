@@ -20,6 +20,8 @@ def recommend(
     everybody: Annotated[bool, typer.Option("--all", help="All users of the model.")] = False,
     log: Annotated[str | None, typer.Option("--log", metavar="LOG", help="All users of this log, "
         "known or not, with their histories there.", show_default=False)] = None,
+    as_of_log: Annotated[bool, typer.Option("--as-of-log", help="With --log: what everybody takes "
+        "at the moment is reckoned from LOG too, as if nothing later were known.")] = False,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="A history given now, "
                        "oldest first: for somebody the model has never met.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="Length of the list.")] = 10,
@@ -52,6 +54,8 @@ def recommend(
         raise RequestError(
             "--log brings its users and histories; leave out users, --all, --history"
         )
+    if as_of_log and log is None:
+        raise RequestError("--as-of-log speaks of a log; give it with --log LOG")
     if everybody or log is not None or out is not None or len(asked) > 1:
         if taken is not None:
             raise RequestError(
@@ -61,6 +65,8 @@ def recommend(
         if not asked and not everybody and log is None:
             raise RequestError("say whom to recommend to: name users, or give --all or --log")
         given = None if log is None else read_source(log, None, served.options.data)[0]
+        if as_of_log and given is not None:
+            served = served.as_of(given)
         table = served.recommend_batch(asked or None, log=given, **limits)
         if out is not None:
             table.write(out, for_spreadsheets=for_spreadsheets)

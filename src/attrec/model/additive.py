@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class AdditiveNetwork(nn.Module):
     ranking is a nearest-neighbour search over fixed keys, and nobody has a row of their own: a user
     unknown at training time gets what a known one with the same history gets.
 
+    After training an item may have an offset o_i ≥ 0 added to y_i, and items may come that were
+    never trained, their keys k̂ shorter than 1; see `lift`.
+
     Parameters
     ----------
     config : ModelConfig
@@ -60,9 +64,16 @@ class AdditiveNetwork(nn.Module):
         What an item is as a candidate, beside its prior; k is the direction, see `keys`.
     start : (d,) buffer
         The intent of an empty history; see `settle`.
+    offset : (N,) buffer, ≥ 0
+        o, the popularity of the moment; 0 where a model has none. See `with_offset`.
+    folded_context, folded_key : (n, d) buffers
+        x and k̂ of items that came after training, behind the trained ones. See `with_items`.
     """
 
     start: torch.Tensor
+    offset: torch.Tensor
+    folded_context: torch.Tensor
+    folded_key: torch.Tensor
 
     def __init__(
         self,
@@ -93,12 +104,20 @@ class AdditiveNetwork(nn.Module):
         self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
         self.prior = None if attributes is None else ItemPrior(attributes, d, normal)
         self.register_buffer("start", torch.zeros(d, dtype=dtype))
+        self.register_buffer("offset", torch.zeros(num_items, dtype=torch.float64))
+        self.register_buffer("folded_context", torch.zeros(0, d, dtype=dtype))
+        self.register_buffer("folded_key", torch.zeros(0, d, dtype=dtype))
         self.eval()  # a training step turns dropout on for itself
 
     @property
     def num_items(self) -> int:
-        """N: rows of the item tables."""
-        return self.item_context.shape[0]
+        """N: trained items, and those that came later."""
+        return len(self.item_key) + len(self.folded_key)
+
+    @property
+    def is_lifted(self) -> bool:
+        """Whether a key has a coordinate more than a query's direction; see `lift`."""
+        return len(self.folded_key) > 0 or bool(self.offset.any())
 
     def intents(self, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return m_t at every position of packed histories.
@@ -168,17 +187,84 @@ class AdditiveNetwork(nn.Module):
 
     def contexts(self, items: torch.Tensor | None = None) -> torch.Tensor:
         """Return x of some items, or of all: (n, d)."""
-        rows = self.item_context if items is None else self.item_context[items]
-        return rows if self.prior is None else rows + self.prior.rows("context", items)
+
+        def trained(items: torch.Tensor | None) -> torch.Tensor:
+            rows = self.item_context if items is None else self.item_context[items]
+            return rows if self.prior is None else rows + self.prior.rows("context", items)
+
+        return self._with_folded(trained, self.folded_context, items)
 
     def keys(
         self, items: torch.Tensor | None = None, *, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
-        """Return k of some items, or of all: (n, d), each of length 1."""
-        rows = self.item_key if items is None else self.item_key[items]
-        if self.prior is not None:
-            rows = rows + self.prior.rows("key", items)
-        return normalize(rows.to(dtype or rows.dtype), dim=1)
+        """Return k of some items, or of all: (n, d), of length 1; k̂ of items after training."""
+
+        def trained(items: torch.Tensor | None) -> torch.Tensor:
+            rows = self.item_key if items is None else self.item_key[items]
+            if self.prior is not None:
+                rows = rows + self.prior.rows("key", items)
+            return normalize(rows.to(dtype or rows.dtype), dim=1)
+
+        return self._with_folded(trained, self.folded_key.to(dtype or self.item_key.dtype), items)
+
+    @torch.no_grad()
+    def lift(self, items: torch.Tensor | None = None) -> torch.Tensor:
+        """Return l² of some items, or of all: (n,) float64, the square of a further coordinate.
+
+        Queries are 0 there, so that ‖(m, 0) − (k, l)‖² = 2 − 2 m · k + o: an offset, and a key k̂
+        shorter than 1, leave the distance a distance. l² = 1 − ‖k̂‖² + o; of trained items o.
+        """
+        first = len(self.item_key)
+        if items is None:
+            items = torch.arange(self.num_items, device=self.offset.device)
+        squares = self.offset[items]
+        late = items >= first
+        if bool(late.any()):
+            lengths = self.folded_key[items[late] - first].double().square().sum(dim=1)
+            squares[late] += (1.0 - lengths).clamp(min=0.0)
+        return squares
+
+    @torch.no_grad()
+    def with_offset(self, offset: torch.Tensor) -> AdditiveNetwork:
+        """Return this network with another o, (N,); everything else is shared."""
+        return self._with(offset=offset.to(self.offset))
+
+    @torch.no_grad()
+    def with_items(self, contexts: torch.Tensor, keys: torch.Tensor) -> AdditiveNetwork:
+        """Return this network with other items behind the trained ones; their offset is 0.
+
+        Parameters
+        ----------
+        contexts, keys : (n, d) tensor
+            x and k̂, ‖k̂‖ ≤ 1.
+        """
+        offset = self.offset.new_zeros(len(self.item_key) + len(keys))
+        offset[: len(self.item_key)] = self.offset[: len(self.item_key)]
+        like = self.item_key
+        return self._with(offset=offset, folded_context=contexts.to(like), folded_key=keys.to(like))
+
+    def _with(self, **buffers: torch.Tensor) -> AdditiveNetwork:
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, **buffers}  # the copy shares everything else
+        return other
+
+    def _with_folded(
+        self,
+        trained: Callable[[torch.Tensor | None], torch.Tensor],
+        folded: torch.Tensor,
+        items: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return rows of trained items, and of those behind them."""
+        first = len(self.item_key)
+        if len(folded) == 0:
+            return trained(items)
+        if items is None:
+            return torch.cat([trained(None), folded])
+        late = items >= first
+        rows = folded.new_empty(len(items), folded.shape[1])
+        rows[~late] = trained(items[~late])
+        rows[late] = folded[items[late] - first]
+        return rows
 
     @torch.no_grad()
     def settle(self, counts: torch.Tensor) -> None:

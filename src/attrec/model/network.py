@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -74,6 +76,21 @@ class AttRecNetwork(nn.Module):
     def num_items(self) -> int:
         """N: rows of X and V."""
         return self.item_short.shape[0]
+
+    @torch.no_grad()
+    def with_items(self, short: torch.Tensor, long: torch.Tensor) -> AttRecNetwork:
+        """Return this network with further rows of X and V; everything else is shared.
+
+        Parameters
+        ----------
+        short, long : (n, d) tensor
+        """
+        other = copy.copy(self)
+        other._parameters = dict(self._parameters)  # the copy shares everything else
+        for name, rows in (("item_short", short), ("item_long", long)):
+            table = getattr(self, name)
+            other._parameters[name] = nn.Parameter(torch.cat([table, rows.to(table)]))
+        return other
 
     def attention(
         self,

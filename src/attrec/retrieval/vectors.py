@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import pad
 
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
@@ -26,7 +27,8 @@ _CELLS_AT_ONCE = 16_384
 def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return the key of every item, its long-term coordinates first.
 
-    k_i = [√ω V_i ; √(1−ω) X_i] of the paper's network, and the unit vector k_i of the additive one.
+    k_i = [√ω V_i ; √(1−ω) X_i] of the paper's network, and the unit vector k_i of the additive one,
+    with a coordinate more where there are offsets or items that came after training.
 
     Parameters
     ----------
@@ -36,12 +38,15 @@ def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Ten
 
     Returns
     -------
-    (N, 2d) or (N, d) tensor
+    (N, 2d), (N, d) or (N, d + 1) tensor
         On the network's device.
     """
     d = network.config.embedding_dim
     if isinstance(network, AdditiveNetwork):
-        return network.keys(dtype=torch.float64).to(dtype)
+        found = network.keys(dtype=torch.float64)
+        if network.is_lifted:
+            found = torch.cat([found, network.lift().sqrt()[:, None]], dim=1)
+        return found.to(dtype)
     keys = torch.empty(network.num_items, 2 * d, dtype=dtype, device=network.item_long.device)
     long_weight, short_weight = _root_weights(network)
     for start in range(0, network.num_items, _ROWS_AT_ONCE):
@@ -77,11 +82,12 @@ def query_vectors(
 
     Returns
     -------
-    (n, 2d) or (n, d) tensor
+    (n, 2d), (n, d) or (n, d + 1) tensor
         On the network's device.
     """
     if isinstance(network, AdditiveNetwork):
-        return additive_intents(network, histories, dtype)
+        intents = additive_intents(network, histories, dtype)
+        return pad(intents, (0, 1)) if network.is_lifted else intents
     device = network.item_short.device
     long_weight, short_weight = _root_weights(network)
     windows = torch.as_tensor(last_items(histories, network.config.window_length), device=device)
