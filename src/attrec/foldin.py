@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from attrec.data.ragged import Ragged
@@ -72,6 +73,92 @@ def user_factors(
 
 
 @torch.no_grad()
+def item_factors(
+    users: torch.Tensor,
+    intents: torch.Tensor,
+    offsets: npt.NDArray[np.int64] | torch.Tensor,
+    user_mean: torch.Tensor,
+    intent_mean: torch.Tensor,
+    beta: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return X_i and V_i of new items of the paper's network, from those who took them.
+
+    V_i = (Σ₊ U − β Σ₋ U) / (n − β n′), X_i the same of the intents m that preceded the events
+    (without √ω and √(1 − ω): each has a ball of its own), both projected to their unit ball. It
+    minimises Σ₊ ‖V_i − U‖² − β Σ₋ ‖V_i − U‖² there, which is convex as long as β n′ < n.
+
+    Without β it is the mean of those who took the item. That lies near the centre of everybody, the
+    nearer the more there are, and so the item stands near everybody. Each event therefore has one
+    negative, n′ = n, and this is the expected one, the population's mean: Σ₋ = n ū. A sample of
+    others would add its noise and nothing else. So V_i = (mean₊ − β ū) / (1 − β).
+
+    Parameters
+    ----------
+    users : (E, d) tensor
+        U of each event's taker: a trained row, or `user_factors` of the trained V. Never of a user
+        whose own row came from new items.
+    intents : (E, d) tensor
+        m before each event, from trained X. An event with nothing before it has none: leave it out.
+    offsets : (n + 1,) int64
+        The events of new item r are the rows ``offsets[r]`` to ``offsets[r + 1]``; at least one.
+    user_mean, intent_mean : (d,) tensors
+        Means over the population that is pushed away from: all users, all trained events.
+    beta : float, 0 ≤ β < 1
+        How far the item is pushed away from everybody.
+
+    Returns
+    -------
+    two (n, d) float64 tensors
+        X, V. Of length 1 at most.
+
+    Raises
+    ------
+    ConfigError
+        ``beta`` is out of range, shapes do not fit, or an item has no event.
+
+    Examples
+    --------
+    >>> U, m = torch.tensor([[0.6, 0.0], [0.4, 0.2]]), torch.tensor([[0.0, 0.2], [0.0, 0.4]])
+    >>> offsets, mean = np.array([0, 2]), torch.tensor([0.4, 0.0])
+    >>> X, V = item_factors(U, m, offsets, mean, torch.tensor([0.0, 0.1]), beta=0.5)
+    >>> [[round(x, 6) for x in rows[0].tolist()] for rows in (X, V)]
+    [[0.0, 0.5], [0.6, 0.2]]
+    """
+    if not 0 <= beta < 1:
+        raise ConfigError(f"beta = {beta!r}: the push away must be at least 0 and less than 1")
+    edges = torch.as_tensor(offsets, dtype=torch.int64, device=users.device)
+    counts = edges.diff()
+    if users.shape != intents.shape or not edges[0] == 0 or not edges[-1] == len(users):
+        raise ConfigError(
+            f"{tuple(users.shape)} users, {tuple(intents.shape)} intents, offsets from "
+            f"{int(edges[0])} to {int(edges[-1])}: expected a user and an intent for each event"
+        )
+    if bool((counts < 1).any()):
+        raise ConfigError(
+            f"new item {int((counts < 1).nonzero()[0])} has no event: "
+            "an item can only be folded in once somebody has taken it"
+        )
+    return (
+        _away_from(intent_mean, intents, counts, beta),
+        _away_from(user_mean, users, counts, beta),
+    )
+
+
+def _away_from(
+    mean: torch.Tensor, rows: torch.Tensor, counts: torch.Tensor, beta: float
+) -> torch.Tensor:
+    # unsafe: the lengths have been looked at, and no item at all is no error here.
+    taken = torch.segment_reduce(rows.double(), "mean", lengths=counts, unsafe=True)
+    return _into_ball((taken - beta * mean.to(taken)) / (1.0 - beta))
+
+
+def _into_ball(rows: torch.Tensor) -> torch.Tensor:
+    """Project each row to the unit ball (12)."""
+    inside: torch.Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1.0)
+    return inside
+
+
+@torch.no_grad()
 def predicted_keys(
     keys: torch.Tensor,
     known: torch.Tensor,
@@ -128,8 +215,7 @@ def predicted_keys(
         if error < best:
             best, weights = error, found
     expected = mean + (asked.double() - centre) @ basis @ weights
-    result: torch.Tensor = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
-    return result
+    return _into_ball(expected)
 
 
 @torch.no_grad()
