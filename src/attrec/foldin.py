@@ -199,7 +199,21 @@ def predicted_keys(
     >>> predicted_keys(trained, trained[:, :1], torch.tensor([[0.0], [1.0]])).shape
     torch.Size([2, 3])
     """
-    z, y = known.double(), keys.double()
+    expected = predicted_rows(keys, known, asked, penalties=penalties)
+    result: torch.Tensor = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
+    return result
+
+
+@torch.no_grad()
+def predicted_rows(
+    rows: torch.Tensor,
+    known: torch.Tensor,
+    asked: torch.Tensor,
+    *,
+    penalties: tuple[float, ...] = PENALTIES,
+) -> torch.Tensor:
+    """Return the rows (n, d) float64 that ridge regression expects; see `predicted_keys`."""
+    z, y = known.double(), rows.double()
     centre, mean = z.mean(dim=0), y.mean(dim=0)
     z, y = z - centre, y - mean
     values, basis = torch.linalg.eigh(z.T @ z)
@@ -220,13 +234,20 @@ def predicted_keys(
 
 @torch.no_grad()
 def scaled_to_share(
-    new: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, share: float, *, k: int = 10
+    new: torch.Tensor,
+    keys: torch.Tensor,
+    queries: torch.Tensor,
+    share: float,
+    *,
+    k: int = 10,
+    offset: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Scale the keys of new items so that they take a given share of the lists.
 
     From few events it cannot be known how often an item will be taken; how much room new items get
     is a decision. With one factor for all of them, m · k of new and of trained items is compared
-    so that of all places in the lists of ``queries`` they take ``share``.
+    so that of all places in the lists of ``queries`` they take ``share``. No key gets longer than
+    1, that of a trained item.
 
     Parameters
     ----------
@@ -240,20 +261,33 @@ def scaled_to_share(
         At most what n items can take.
     k : int
         Length of the lists.
+    offset : (N + n,) tensor, optional
+        Added to the distances of trained and new items.
 
     Returns
     -------
     (n, d) tensor
+        Of length 1 at most.
     """
-    old = (queries.to(keys) @ keys.T).topk(min(k, len(keys)), dim=1).values
-    fresh = queries.to(keys) @ new.to(keys).T
+    lengths, floor = new.norm(dim=1, keepdim=True), new.new_tensor(_LEAST)
+    half = keys.new_zeros(len(keys) + len(new)) if offset is None else offset.to(keys) / 2.0
+    old = (queries.to(keys) @ keys.T - half[: len(keys)]).topk(min(k, len(keys)), dim=1).values
+    fresh, behind = queries.to(keys) @ new.to(keys).T, half[len(keys) :]
+
+    def scale(factor: float) -> torch.Tensor:
+        found: torch.Tensor = (1.0 / lengths.maximum(floor)).clamp(max=factor)
+        return found
+
+    def taken(factor: float) -> float:
+        return _share(old, fresh * scale(factor).T.to(fresh) - behind, k)
+
     low, high = 0.0, 1.0
-    while _share(old, fresh * high, k) < share and high < _LARGEST:
+    while taken(high) < share and high < _LARGEST:
         low, high = high, 2.0 * high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if _share(old, fresh * middle, k) < share else (low, middle)
-    return new * high
+        low, high = (middle, high) if taken(middle) < share else (low, middle)
+    return new * scale(high)
 
 
 def _share(old: torch.Tensor, new: torch.Tensor, k: int) -> float:

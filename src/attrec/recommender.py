@@ -406,6 +406,15 @@ class Recommender:
     def _index(self) -> ExactIndex:
         return ExactIndex(item_keys(self.network))
 
+    def _denied(self, deny: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+        """Return what is denied, and the items that nothing is known of."""
+        return self._unplaced if deny is None else np.union1d(deny, self._unplaced)
+
+    @cached_property
+    def _unplaced(self) -> npt.NDArray[np.int64]:
+        found: npt.NDArray[np.int64] = self.network.unplaced.cpu().numpy()
+        return found
+
     @cached_property
     def _means(self) -> CatalogueMeans:
         return CatalogueMeans.of(self.network)
@@ -418,7 +427,7 @@ class Recommender:
             limits.k,
             exclude=asked.histories if limits.exclude_seen else None,
             allow=limits.allow,
-            deny=limits.deny,
+            deny=self._denied(limits.deny),
         )
         items = torch.as_tensor(np.maximum(found.indices, 0), device=queries.device)
         keys, d = self._index.keys, long_term_width(self.network)
@@ -498,6 +507,12 @@ def _check_fit(network: Network, vocabulary: Vocabulary, histories: Sequences) -
     pairs = [
         ("rows of items", network.num_items, "items", vocabulary.num_items),
         ("histories", histories.num_users, "users", vocabulary.num_users),
+        (
+            "rows of trained items",
+            network.num_trained_items,
+            "trained items",
+            vocabulary.num_trained_items,
+        ),
     ]
     if isinstance(network, AttRecNetwork):
         trained = vocabulary.num_trained_users

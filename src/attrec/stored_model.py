@@ -19,6 +19,7 @@ from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, ConfigError
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network, make_network
+from attrec.model.network import AttRecNetwork
 from attrec.model.prior import Attributes
 from attrec.popularity import Moment
 
@@ -90,6 +91,8 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         options = Options.from_dict(_with_architecture(artifact.summary["options"]))
         vocabulary = _vocabulary(artifact.documents["vocabulary"])
         network = _network(options.model, artifact.tensors["tables"])
+        if isinstance(network, AttRecNetwork):
+            network.num_trained_items = vocabulary.num_trained_items
         histories = _histories(artifact.tensors["histories"], vocabulary)
         titles = {str(key): str(title) for key, title in artifact.documents["titles"].items()}
         record = dict(artifact.summary["record"])

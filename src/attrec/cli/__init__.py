@@ -14,9 +14,10 @@ from attrec.errors import AttRecError
 from attrec.cli import data
 from attrec.cli import training
 from attrec.cli import asking
+from attrec.cli import upkeep
 from attrec.cli import checking
 
-__all__ = ["app", "asking", "checking", "data", "main", "training"]
+__all__ = ["app", "asking", "checking", "data", "main", "training", "upkeep"]
 EXIT_USER_ERROR = 2
 
 

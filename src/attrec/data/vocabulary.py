@@ -145,8 +145,8 @@ def _appended(ids: IdArray, new: IdArray, name: str, source: str) -> IdArray:
     """
     if len(ids) and len(new) and _kind(ids) != _kind(new):
         raise DataError(
-            f"{source}: its {name} ids are {_kind(new)}s, such as {new[0]!r}, and the model's are "
-            f"{_kind(ids)}s; bring both to one kind"
+            f"{source}: its {name} ids are {_kind(new)}s, such as {new.tolist()[0]!r}, and the "
+            f"model's are {_kind(ids)}s; bring both to one kind"
         )
     both: IdArray = np.concatenate([ids, new]) if len(new) else ids
     return both

@@ -19,6 +19,7 @@ Normal = Callable[..., nn.Parameter]
 """Makes a parameter of a shape with normal entries of a given ``std``."""
 
 _LEAST = 1e-12
+_SHORTER = 1.0 - 1e-6
 """No length is divided by less; as `normalize` has it."""
 
 ITEM_TABLES = ("item_context", "item_key")
@@ -113,6 +114,16 @@ class AdditiveNetwork(nn.Module):
     def num_items(self) -> int:
         """N: trained items, and those that came later."""
         return len(self.item_key) + len(self.folded_key)
+
+    @property
+    def num_trained_items(self) -> int:
+        """Items with rows of their own."""
+        return len(self.item_key)
+
+    @property
+    def unplaced(self) -> torch.Tensor:
+        """(n,) int64: items that came after training and that nothing is known of."""
+        return (self.folded_key == 0).all(dim=1).nonzero()[:, 0] + self.num_trained_items
 
     @property
     def is_lifted(self) -> bool:
@@ -236,8 +247,10 @@ class AdditiveNetwork(nn.Module):
         Parameters
         ----------
         contexts, keys : (n, d) tensor
-            x and k̂, ‖k̂‖ ≤ 1.
+            x and k̂, ‖k̂‖ ≤ 1; k̂ = 0 of an item that nothing is known of.
         """
+        # Shorter than 1 in float32 too, so that no l² is below 0.
+        keys = keys.double() * (_SHORTER / keys.double().norm(dim=1, keepdim=True)).clamp(max=1.0)
         offset = self.offset.new_zeros(len(self.item_key) + len(keys))
         offset[: len(self.item_key)] = self.offset[: len(self.item_key)]
         like = self.item_key

@@ -37,6 +37,8 @@ class AttRecNetwork(nn.Module):
         U, long-term user factors.
     projection : (d, d) parameter
         W = W_Q = W_K, without bias.
+    num_trained_items : int
+        Rows of X and V before those of items that came later.
 
     Notes
     -----
@@ -54,6 +56,7 @@ class AttRecNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.num_trained_items = num_items
         d = config.embedding_dim
         generator = torch.Generator().manual_seed(seed)
 
@@ -74,22 +77,30 @@ class AttRecNetwork(nn.Module):
 
     @property
     def num_items(self) -> int:
-        """N: rows of X and V."""
+        """N: rows of X and V, those of items that came after training included."""
         return self.item_short.shape[0]
+
+    @property
+    def unplaced(self) -> torch.Tensor:
+        """(n,) int64: items that came after training and that nothing is known of."""
+        rows = self.item_short[self.num_trained_items :]
+        return (rows == 0).all(dim=1).nonzero()[:, 0] + self.num_trained_items
 
     @torch.no_grad()
     def with_items(self, short: torch.Tensor, long: torch.Tensor) -> AttRecNetwork:
-        """Return this network with further rows of X and V; everything else is shared.
+        """Return this network with other items behind the trained ones; the rest is shared.
 
         Parameters
         ----------
         short, long : (n, d) tensor
+            X and V of these; 0 of an item that nothing is known of.
         """
         other = copy.copy(self)
         other._parameters = dict(self._parameters)  # the copy shares everything else
         for name, rows in (("item_short", short), ("item_long", long)):
             table = getattr(self, name)
-            other._parameters[name] = nn.Parameter(torch.cat([table, rows.to(table)]))
+            trained = table[: self.num_trained_items]
+            other._parameters[name] = nn.Parameter(torch.cat([trained, rows.to(table)]))
         return other
 
     def attention(

@@ -143,9 +143,10 @@ def user_vectors(
     flags = torch.as_tensor(trained, device=device)
     users[flags] = network.user_long[torch.as_tensor(index[trained], device=device)].to(dtype)
     if not trained.all():
-        users[~flags] = user_factors(
-            network.item_long, histories.take(np.flatnonzero(~trained)), l2=l2, dtype=dtype
-        )
+        # Trained rows alone: a new user and a new item never define each other.
+        asked = histories.take(np.flatnonzero(~trained))
+        asked = asked.where(asked.values < network.num_trained_items)
+        users[~flags] = user_factors(network.item_long, asked, l2=l2, dtype=dtype)
     return users
 
 

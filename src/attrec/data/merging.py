@@ -1,0 +1,141 @@
+"""New events put into histories where their time says, each once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from attrec.config import Repeats
+from attrec.data.interactions import InteractionLog
+from attrec.data.ragged import Ragged
+from attrec.data.sequences import Sequences
+from attrec.data.sorting import stable_order
+from attrec.data.vocabulary import Vocabulary
+from attrec.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """Histories with new events in them.
+
+    Attributes
+    ----------
+    sequences : Sequences
+    is_new : (E,) bool
+        Which of its events came in.
+    known : int
+        Events that were there before, and did not come in again.
+    late : int
+        Events that came in before a later event of their user.
+    """
+
+    sequences: Sequences
+    is_new: npt.NDArray[np.bool_]
+    known: int
+    late: int
+
+
+def merge_events(
+    sequences: Sequences, log: InteractionLog, vocabulary: Vocabulary, repeats: Repeats = "keep"
+) -> Merged:
+    """Put the events of ``log`` into histories.
+
+    An event equal in user, item and time to one that is there is that event: it does not come in
+    again (of several equal ones, as many are left out as are there). Without times nobody can tell
+    an event from its repetition, and all of ``log`` goes behind what is there.
+
+    Parameters
+    ----------
+    sequences : Sequences
+        Of the first users of the vocabulary.
+    log : InteractionLog
+    vocabulary : Vocabulary
+        Has all users and items of both.
+    repeats : {"keep", "first", "last"}
+        Of an item that its user has already, as the log was cleaned.
+
+    Raises
+    ------
+    DataError
+        Only one of the two has times.
+    """
+    if sequences.num_events and (sequences.times is None) != (log.timestamps is None):
+        which = "no times" if log.timestamps is None else "times"
+        raise DataError(
+            f"{log.source}: has {which}, and the model's events have "
+            f"{'none' if which == 'times' else 'times'}; give the events as the model was trained "
+            "on them, or train it again"
+        )
+    order = log.time_order()
+    users = vocabulary.encode_users(log.user_ids)[log.user_codes[order]]
+    items = vocabulary.encode_items(log.item_ids)[log.item_codes[order]]
+    old = sequences.histories
+    users = np.concatenate([old.row_of_value, users])
+    items = np.concatenate([old.values.astype(np.int64), items])
+    is_new = np.arange(len(users)) >= len(old.values)
+    times = None
+    if log.timestamps is not None:
+        before = sequences.times if sequences.times is not None else np.zeros(0)
+        times = np.concatenate([before, log.timestamps[order]])
+        kept = ~_repeated(users, items, times, is_new)
+        users, items, times, is_new = users[kept], items[kept], times[kept], is_new[kept]
+    known = len(log) - int(is_new.sum())
+    order = stable_order(users) if times is None else _by_user_and_time(users, times)
+    users, items, is_new = users[order], items[order], is_new[order]
+    times = None if times is None else times[order]
+    if repeats != "keep":
+        kept = _first_or_last(users, items, vocabulary.num_items, repeats)
+        known += int((is_new & ~kept).sum())
+        users, items, is_new = users[kept], items[kept], is_new[kept]
+        times = None if times is None else times[kept]
+    lengths = np.bincount(users, minlength=vocabulary.num_users)
+    merged = Sequences(Ragged.from_lengths(items.astype(np.int32), lengths), times)
+    return Merged(merged, is_new, known, _late(users, is_new))
+
+
+def _repeated(
+    users: Ints, items: Ints, times: npt.NDArray[np.float64], is_new: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """(E,) flags: new events of which an old equal one is there."""
+    order = np.lexsort((is_new, times, items, users))  # of equal events the old ones come first
+    same = np.zeros(len(order), dtype=bool)
+    a, b = order[1:], order[:-1]
+    same[1:] = (users[a] == users[b]) & (items[a] == items[b]) & (times[a] == times[b])
+    group = np.cumsum(~same) - 1
+    fresh = is_new[order]
+    old = np.bincount(group, weights=~fresh).astype(np.int64)
+    # Which one of its group's new events each is, from 0.
+    number = np.cumsum(fresh) - 1
+    first = np.zeros(len(old), dtype=np.int64)
+    starts = np.flatnonzero(~same)
+    first[:] = np.cumsum(fresh)[starts] - fresh[starts]
+    result = np.zeros(len(order), dtype=bool)
+    result[order] = fresh & (number - first[group] < old[group])
+    return result
+
+
+def _by_user_and_time(users: Ints, times: npt.NDArray[np.float64]) -> Ints:
+    by_time = stable_order(times)
+    return by_time[stable_order(users[by_time])]
+
+
+def _first_or_last(users: Ints, items: Ints, num_items: int, which: str) -> npt.NDArray[np.bool_]:
+    pairs = users * max(1, num_items) + items
+    order = np.arange(len(pairs)) if which == "first" else np.arange(len(pairs))[::-1]
+    kept = np.zeros(len(pairs), dtype=bool)
+    kept[order[np.unique(pairs[order], return_index=True)[1]]] = True
+    return kept
+
+
+def _late(users: Ints, is_new: npt.NDArray[np.bool_]) -> int:
+    """Count new events with an old one of the same user behind them."""
+    if len(users) == 0:
+        return 0
+    last_old = np.full(int(users.max()) + 1, -1, dtype=np.int64)
+    place = np.arange(len(users))
+    np.maximum.at(last_old, users[~is_new], place[~is_new])
+    return int((is_new & (place < last_old[users])).sum())

@@ -1,0 +1,182 @@
+"""A model brought up to date: what came in, where it went, and that nobody else is touched."""
+
+import numpy as np
+import pytest
+import torch
+
+import attrec
+from attrec.data.interactions import InteractionLog, concatenate
+from attrec.data.sequences import Sequences
+from attrec.errors import DataError
+from attrec.retrieval.vectors import item_keys
+from attrec.updating import update
+
+PRESETS = {
+    "accurate": {"embedding_dim": 16, "window_length": 12, "max_epochs": 4, "min_steps": 60},
+    "paper-sparse": {"embedding_dim": 16, "window_length": 5, "max_epochs": 12},
+}
+BASE = 1_000_000.0
+
+
+def community_log():
+    """Users who stay in their community of items, at times that are known."""
+    log = attrec.simulate("community", num_users=150, num_items=60, events_per_user=16, seed=3)
+    return InteractionLog.from_columns(
+        [f"u{code}" for code in log.user_codes],
+        [f"i{code}" for code in log.item_codes],
+        BASE + np.arange(len(log)),
+    )
+
+
+@pytest.fixture(scope="module", params=list(PRESETS))
+def served(request):
+    return attrec.fit(community_log(), preset=request.param, **PRESETS[request.param]).recommender
+
+
+def events_of(recommender, user):
+    row = recommender.vocabulary.encode_users([user])[0]
+    return recommender.vocabulary.item_ids[recommender.histories.histories[row]].tolist()
+
+
+def batch(served, size=4):
+    """Events after all others: an old user, a new one, and a new item among old ones."""
+    like = events_of(served, served.vocabulary.user_ids[0])[:3]
+    rows = []
+    now = BASE + 1e6
+    for number in range(size):
+        for user in (f"new{number}", served.vocabulary.user_ids[number]):
+            rows += [(user, item, now := now + 1) for item in [*like, "novelty"]]
+    users, items, times = zip(*rows, strict=True)
+    return InteractionLog.from_columns(list(users), list(items), list(times), source="new.csv")
+
+
+def test_new_users_and_items_come_in_and_can_be_asked(served):
+    before = [a.item_id for a in served.recommend(served.vocabulary.user_ids[9], k=60)]
+    found = update(served, batch(served))
+    now, summary = found.recommender, found.summary
+    assert (summary.events, summary.known, summary.late) == (32, 0, 0)
+    assert (summary.new_users, summary.new_items, summary.users) == (4, 1, 8)
+    assert (summary.folded_in, summary.unplaced) == (1, 0)
+    assert "4 users and 1 items are new" in str(summary)
+    assert events_of(now, "new0")[-1] == "novelty"
+    # The new item is near those who are like its takers, and can be explained.
+    like = events_of(served, served.vocabulary.user_ids[0])[:3]
+    places = [a.item_id for a in now.recommend(history=like, k=61, exclude_seen=False)]
+    assert places.index("novelty") < 30, places.index("novelty")
+    found = now.explain("new1", "novelty")
+    parts = sum(e.part for e in found.events) + found.excess + found.constant + found.offset
+    assert parts + found.long_term == pytest.approx(found.distance, abs=1e-9)
+    # Nobody else's order among the items that were there has changed.
+    after = [a.item_id for a in now.recommend(served.vocabulary.user_ids[9], k=61)]
+    assert [item for item in after if item != "novelty"] == before
+    assert served.vocabulary.num_items == now.vocabulary.num_items - 1  # the old model is as it was
+
+
+def test_the_same_events_come_in_once(served):
+    once = update(served, batch(served)).recommender
+    again = update(once, concatenate(community_log(), batch(served)))
+    assert again.summary.events == 0
+    assert again.summary.known == len(community_log()) + 32
+    assert np.array_equal(
+        again.recommender.histories.histories.values, once.histories.histories.values
+    )
+    assert torch.equal(item_keys(again.recommender.network), item_keys(once.network))
+
+
+def test_in_one_lot_or_in_several_it_is_the_same(served):
+    log = batch(served)
+    whole = update(served, log).recommender
+    parts = served
+    for rows in np.array_split(np.random.default_rng(0).permutation(len(log)), 3):
+        parts = update(parts, log.take(np.sort(rows))).recommender
+    for user in [*whole.vocabulary.user_ids[:6].tolist(), "new0", "new3"]:
+        assert events_of(parts, user) == events_of(whole, user)
+        ours, theirs = (r.recommend(user, k=10) for r in (parts, whole))
+        assert [a.item_id for a in ours] == [a.item_id for a in theirs]
+        assert [a.distance for a in ours] == pytest.approx([a.distance for a in theirs], abs=1e-6)
+
+
+def test_late_events_go_where_their_time_says(served):
+    user = served.vocabulary.user_ids[5]
+    before = events_of(served, user)
+    other = next(i for i in served.vocabulary.item_ids.tolist() if i not in before)
+    found = update(served, InteractionLog.from_columns([user], [other], [BASE - 5]))
+    assert found.summary.late == 1
+    assert events_of(found.recommender, user) == [other, *before]
+
+
+def test_a_new_user_is_answered_as_the_same_history_given_now(served):
+    now = update(served, batch(served)).recommender
+    known = events_of(now, "new2")
+    answers = [now.recommend("new2", k=5), now.recommend(history=known, k=5)]
+    assert answers[0] == answers[1]
+
+
+def test_updated_models_are_saved_and_updated_again(served, tmp_path):
+    now = update(served, batch(served)).recommender
+    now.save(tmp_path / "model")
+    loaded = attrec.load(tmp_path / "model")
+    assert loaded.vocabulary.num_trained_items == served.vocabulary.num_items
+    assert [a.item_id for a in loaded.recommend("new0")] == [
+        a.item_id for a in now.recommend("new0")
+    ]
+    assert update(loaded, batch(served)).summary.events == 0
+    more = InteractionLog.from_columns(["later"], ["second novelty"], [BASE + 3e6])
+    found = update(loaded, more)
+    assert (found.summary.unplaced, found.summary.folded_in) == (1, 1)
+    again = update(found.recommender, InteractionLog.from_columns(
+        ["new0"], ["second novelty"], [BASE + 4e6]
+    ))  # fmt: skip
+    assert (again.summary.unplaced, again.summary.folded_in) == (0, 2)
+
+
+def test_an_item_of_which_nothing_is_known_is_in_no_list(served):
+    found = update(served, InteractionLog.from_columns(["later"], ["secret"], [BASE + 3e6]))
+    assert found.summary.unplaced == 1
+    for user in served.vocabulary.user_ids[:5].tolist():
+        assert "secret" not in [a.item_id for a in found.recommender.recommend(user, k=99)]
+
+
+def test_new_users_and_new_items_never_define_each_other(served):
+    """Who has taken nothing but new items says nothing of another new item."""
+    once = update(served, batch(served)).recommender
+    strange = InteractionLog.from_columns(
+        ["x", "x", "new0"], ["novelty", "other", "other"], [BASE + 2e6, BASE + 3e6, BASE + 4e6]
+    )
+    one = update(once, strange.take(np.array([0, 1])))
+    assert one.summary.unplaced == 1
+    two, three = (update(once, log).recommender for log in (strange, strange.take(np.array([2]))))
+    # What "x" took besides changes nothing of the vectors that "new0" gave to "other".
+    rows = [r.vocabulary.encode_items(["other"])[0] for r in (two, three)]
+    keys = [item_keys(r.network)[row] for r, row in zip((two, three), rows, strict=True)]
+    directions = [key[:16] / key[:16].norm() for key in keys]
+    assert torch.allclose(*directions, atol=1e-6)
+
+
+def test_ids_of_another_kind_are_refused(served):
+    log = InteractionLog.from_columns([3], ["i3"], [BASE], source="new.csv")
+    with pytest.raises(DataError, match=r"new.csv: its user ids are integers, such as 3"):
+        update(served, log)
+    log = InteractionLog.from_columns(["a"], ["i3"], source="new.csv")
+    with pytest.raises(DataError, match="has no times"):
+        update(served, log)
+
+
+def test_without_times_a_file_is_recognised_as_a_whole():
+    log = attrec.simulate("community", num_users=40, num_items=30, events_per_user=10, seed=3)
+    untimed = InteractionLog.from_columns(
+        log.user_ids[log.user_codes], log.item_ids[log.item_codes]
+    )
+    model = attrec.fit(untimed, embedding_dim=8, window_length=5, max_epochs=1).recommender
+    user, item = untimed.user_ids[0], untimed.item_ids[0]
+    more = InteractionLog.from_columns([user, user], [item, item])
+    once = update(model, more)
+    assert (once.summary.events, events_of(once.recommender, user)[-2:]) == (2, [item, item])
+    again = update(once.recommender, more)
+    assert (again.summary.events, again.summary.known) == (0, 2)
+
+
+def test_times_are_kept_by_a_training(served):
+    log = community_log()
+    wanted = Sequences.from_log(log, served.vocabulary)
+    assert np.array_equal(served.histories.times, wanted.times)
