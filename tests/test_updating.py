@@ -57,7 +57,7 @@ def test_new_users_and_items_come_in_and_can_be_asked(served):
     assert (summary.events, summary.known, summary.late) == (32, 0, 0)
     assert (summary.new_users, summary.new_items, summary.users) == (4, 1, 8)
     assert (summary.folded_in, summary.unplaced) == (1, 0)
-    assert "4 users and 1 items are new" in str(summary)
+    assert "new users: 4, new items: 1" in str(summary)
     assert events_of(now, "new0")[-1] == "novelty"
     # The new item is near those who are like its takers, and can be explained.
     like = events_of(served, served.vocabulary.user_ids[0])[:3]

@@ -83,19 +83,18 @@ class UpdateSummary:
     def __str__(self) -> str:
         """Return the summary as sentences."""
         came = (
-            f"{self.events:,} events of {self.users:,} users came in; {self.new_users:,} users "
-            f"and {self.new_items:,} items are new"
+            f"events that came in: {self.events:,}, of {self.users:,} users; new users: "
+            f"{self.new_users:,}, new items: {self.new_items:,}"
         )
         more = []
         if self.late:
-            more.append(f"{self.late:,} were late and went where their time says")
+            more.append(f"late, put where their time says: {self.late:,}")
         if self.known:
-            more.append(f"{self.known:,} were there before")
-        if self.folded_in or self.unplaced:
-            more.append(
-                f"{self.folded_in:,} items that came after the training are folded in, and of "
-                f"{self.unplaced:,} nothing is known yet"
-            )
+            more.append(f"there before: {self.known:,}")
+        if self.folded_in:
+            more.append(f"items folded in since the training: {self.folded_in:,}")
+        if self.unplaced:
+            more.append(f"new items that nothing is known of yet: {self.unplaced:,}")
         return "; ".join([came, *more])
 
 
