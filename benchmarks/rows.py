@@ -60,12 +60,17 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit the figures were measured at, marked where the tree had changes."""
+    """Return the commit the figures were measured at, marked where the code had changes."""
+    code = (".", ":(exclude,top)benchmarks/results")
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=RESULTS.parent, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        found = _git("describe", "--always", "--abbrev=12", check=True).stdout.strip()
+        changed = _git("diff", "--quiet", "HEAD", "--", *code).returncode
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip()
+    return f"{found}-dirty" if changed else found
+
+
+def _git(*words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", *words], cwd=RESULTS.parents[1], capture_output=True, text=True, check=check
+    )

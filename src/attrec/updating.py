@@ -30,15 +30,15 @@ from attrec.model.network import AttRecNetwork
 from attrec.model.prior import Attributes
 from attrec.popularity import Moment, at_moment
 from attrec.recommender import Recommender
-from attrec.retrieval.vectors import query_vectors, user_vectors
+from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
 
-PUSH_AWAY = 0.5
-"""β of the paper's new items; see `item_factors`."""
+PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
+"""β of the paper's new items that are tried; see `item_factors`."""
 _EVENTS_OF_AN_ITEM = 100
 """The newest are read."""
 _SAMPLE = 50_000
 """Trained events that say what events say of an item."""
-_QUERIES = 2048
+_QUERIES, _PLACES = 2048, 10
 _NUMBERS = (1, 2, 5, 20)
 """An item of n events is compared with trained items seen through as many, or through fewer."""
 _FEWEST_ROWS = 20
@@ -205,7 +205,8 @@ def fold_in_items(
     count = vocabulary.num_items - trained
     if isinstance(network, AdditiveNetwork):
         return _additive(network, sequences, taken, old_users, count, moment, described)
-    return _paper(network, taken, old_users, count), np.unique(taken.items)
+    share = _share_of_new(sequences, trained)
+    return _paper(network, taken, old_users, count, share), np.unique(taken.items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +251,10 @@ def _taken(sequences: Sequences, trained: int, length: int) -> _Taken:
     return _Taken(items[chosen] - trained, users[chosen], before, known)
 
 
-def _paper(network: AttRecNetwork, taken: _Taken, old_users: Ragged, count: int) -> AttRecNetwork:
+def _paper(
+    network: AttRecNetwork, taken: _Taken, old_users: Ragged, count: int, share: float
+) -> AttRecNetwork:
+    """Push new items away from everybody until they take no more of the lists than of events."""
     trained = network.with_items(network.item_short[:0], network.item_long[:0])
     d = network.config.embedding_dim
     windows = last_items(taken.before, network.config.window_length)
@@ -262,13 +266,28 @@ def _paper(network: AttRecNetwork, taken: _Taken, old_users: Ragged, count: int)
     user_mean = trained.user_long.double().mean(dim=0)
     short, long = intent_mean.new_zeros(count, d), user_mean.new_zeros(count, d)
     placed, events = np.unique(taken.items, return_counts=True)
-    if len(placed):
-        offsets = np.concatenate([[0], np.cumsum(events)])
-        rows = torch.as_tensor(placed, device=device)
+    if len(placed) == 0:
+        return trained.with_items(short, long)
+    offsets, rows = np.concatenate([[0], np.cumsum(events)]), torch.as_tensor(placed, device=device)
+    asked = old_users.take(slice(0, _QUERIES))
+    queries = query_vectors(trained, np.full(len(asked), -1), asked)
+    for beta in PUSHES:
         short[rows], long[rows] = item_factors(
-            users, intents, offsets, user_mean, intent_mean, PUSH_AWAY
+            users, intents, offsets, user_mean, intent_mean, beta
         )
-    return trained.with_items(short, long)
+        found = trained.with_items(short, long)
+        if _share_taken(found, queries) <= share:
+            break
+    return found
+
+
+def _share_taken(network: AttRecNetwork, queries: torch.Tensor) -> float:
+    """Return which share of the lists of ``queries`` new items take; the unplaced are in none."""
+    keys = item_keys(network, torch.float64)
+    distances = keys.square().sum(dim=1) - 2.0 * queries @ keys.T
+    distances[:, network.unplaced] = torch.inf
+    nearest = distances.topk(min(_PLACES, len(keys)), dim=1, largest=False).indices
+    return float((nearest >= network.num_trained_items).double().mean())
 
 
 def _additive(
