@@ -23,7 +23,7 @@ from tests.messy import transcript
 import attrec
 from attrec.cli import app
 from attrec.config import PRESETS, Architecture, option_specs
-from docs import peers
+from docs import peers, updating
 from docs.performance import performance_page, rows
 
 DOCS = Path(__file__).parent
@@ -253,6 +253,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "ablations.md": ablations_page,
     "performance.md": performance_page,
     "peers.md": peers.peers_page,
+    "updating.md": updating.updating_page,
 }
 
 

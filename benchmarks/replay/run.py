@@ -89,10 +89,10 @@ def run_row(name: str) -> None:
         block = events[edges[step] : edges[step + 1]]
         popular = Vocabulary.fit(known)
         states: dict[str, tuple[Scorer, Vocabulary, bool]] = {
-            "frozen": (_scorer(began), began.vocabulary, True),
-            "events": (_scorer(began), began.vocabulary, False),
-            "updated": (_scorer(model), model.vocabulary, False),
-            "retrained": (_scorer(newest), newest.vocabulary, False),
+            "frozen": (NetworkScorer(began.network), began.vocabulary, True),
+            "events": (NetworkScorer(began.network), began.vocabulary, False),
+            "updated": (NetworkScorer(model.network), model.vocabulary, False),
+            "retrained": (NetworkScorer(newest.network), newest.vocabulary, False),
             "recent popularity": (
                 Popularity(recent_item_counts(known, popular), item_counts(known, popular)),
                 popular, False,
@@ -150,12 +150,6 @@ def _recommender(
 
 def _moment(first: Trained) -> Any:
     return None if first.calibration is None else first.calibration.moment
-
-
-def _scorer(served: Recommender) -> NetworkScorer:
-    scorer = NetworkScorer(served.network)
-    scorer.lifted_keys[served.network.unplaced, -2] = 1e6  # no list holds them
-    return scorer
 
 
 def _judge(

@@ -19,6 +19,8 @@ from attrec.model.choice import Network
 from attrec.model.network import AttRecNetwork
 
 _ROWS_AT_ONCE = 65_536
+_FAR = 1e6
+"""‖k‖² of an item that nothing is known of: it stands behind all others."""
 _CELLS_AT_ONCE = 16_384
 """Positions, padding included, that the additive network sees together."""
 
@@ -176,6 +178,7 @@ class NetworkScorer:
         self.lifted_keys = keys.new_ones(len(keys), width + 2)
         self.lifted_keys[:, :width] = keys * -2.0
         self.lifted_keys[:, width] = keys.square().sum(dim=1)
+        self.lifted_keys[network.unplaced, width] = _FAR
 
     def __call__(self, cases: Cases) -> torch.Tensor:
         """Return the distances (B, N) of the cases, on the network's device."""

@@ -1,0 +1,128 @@
+"""The page on bringing a model up to date, from the result files of the replays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from docs.performance import rows, table
+
+SYSTEMS = {
+    "frozen": "frozen: nothing is taken in",
+    "events": "events: histories grow with every event",
+    "updated": "updated: and `attrec update` every twentieth of the replay",
+    "retrained": "retrained: and a new training every quarter of it",
+    "recent popularity": "recent popularity, as new as the update",
+}
+Found = Mapping[str, Any]
+
+
+def updating_page() -> str:
+    """Make the page."""
+    found = rows("replay")
+    parts = [_head(), *(_replay(row) for row in found), _reading(found)]
+    return "\n\n".join("\n".join(part).strip() for part in parts if part)
+
+
+def _head() -> list[str]:
+    return [
+        "# Keeping a model up to date",
+        "",
+        "```bash",
+        "attrec update model new.csv              # writes model.updated; model stays whole",
+        "attrec update model new.csv --out model  # in place, switched in one step",
+        "```",
+        "",
+        "```python",
+        "from attrec.updating import update",
+        "",
+        'found = update(recommender, attrec.read_interactions("new.csv"))',
+        "print(found.summary)  # who and what came in",
+        "recommender = found.recommender",
+        "```",
+        "",
+        "Nothing is trained. What happens:",
+        "",
+        "- **Events** go into the histories where their time says, late ones too. An event equal in "
+        "user, item and time to one that is there does not come in again, so a whole log that has "
+        "grown may be given. Without times nobody can tell an event from its repetition: events go "
+        "behind, and only the same file as a whole is recognised.",
+        "- **Users** who are new need nothing more: the intent is made of the history. The paper's "
+        "presets fold their long-term factor in, the mean of their items' V.",
+        "- **Items** that are new get their vectors from the intents (and, with the paper's "
+        "presets, the users) that took them: ridge regression for the default preset, a mean "
+        "pushed away from everybody for the paper's. Only trained rows are read, so that a new "
+        "user and a new item never define each other. They are given as much room in the lists as "
+        "they have taken of the events since they came. An item that only users without a known "
+        "history took is in no list yet. `--items FILE` gives new items their titles and, where "
+        "the model has learnt from attributes, what these say.",
+        "- **The popularity of the moment**, where validation chose one "
+        "([how it works](how-it-works.md#the-popularity-of-the-moment)), is reckoned anew.",
+        "",
+        "What it does not do: an item's trained vector stays as it was, so tastes that change "
+        "need a training. The replays below say what that costs.",
+        "",
+        "One event at a time, in Python: `recommender.observe(user, item, time)` puts it into the "
+        "history, and the next list knows it; an item the model lacks waits for the next update "
+        "(`recommender.waiting`).",
+        "",
+        "## Replays",
+        "",
+        "The last tenth of a log, event by event, as a service would have met it: each event asks "
+        "for the list its user would have got just before, from a model trained on the first nine "
+        "tenths. Stars: the 95 % interval of the paired difference from the line before excludes "
+        "zero. Again: `make bench-replay`.",
+    ]
+
+
+def _replay(row: Found) -> list[str]:
+    data, metrics = row["data"], row["metrics"]
+    body = []
+    before = None
+    for name, words in SYSTEMS.items():
+        hit, gain = metrics[name]["hit_rate@10"], metrics[name]["ndcg@10"]
+        quarters = " ".join(f"{value:.3f}" for value in hit["by_quarter"])
+        new = f"{row['share_of_places_with_new_items'][name]:.1%}"
+        body.append([words, _figure(hit, before), _figure(gain, before), quarters, new])
+        before = name
+    return [
+        f"### {row['row']}",
+        "",
+        f"{data['events']:,} events of {data['users']:,} users, {data['new_users']:,} of them new; "
+        f"{row['share_of_events_on_new_items']:.1%} of the events take items that the training "
+        f"never saw. {row['protocol'][0].upper()}{row['protocol'][1:]}.",
+        "",
+        *table(["", "HR@10", "NDCG@10", "HR@10 by quarter", "new items, of all places"], body),
+    ]
+
+
+def _figure(found: Found, before: str | None) -> str:
+    difference = found.get(f"less {before}")
+    star = difference is not None and (difference["low"] > 0 or difference["high"] < 0)
+    return f"{found['mean']:.4f}{' *' if star else ''}"
+
+
+def _reading(found: list[dict[str, Any]]) -> list[str]:
+    """Say what the replays come to."""
+    if not found:
+        return ["Not measured yet."]
+    lines = ["## How often to train again", ""]
+    for row in found:
+        means = {name: row["metrics"][name]["hit_rate@10"] for name in SYSTEMS}
+        events, updated, again = (means[n]["mean"] for n in ("events", "updated", "retrained"))
+        gained = events - means["frozen"]["mean"]
+        more = means["retrained"]["less updated"]
+        sure = "sure" if more["low"] > 0 or more["high"] < 0 else "not sure"
+        lines.append(
+            f"- **{row['row']}**: taking every event in is worth {gained:+.3f} HR@10 over a frozen "
+            f"model, updates on top {updated - events:+.3f}, a new training every fortieth of the "
+            f"log {again - updated:+.3f} ({sure}: 95 % interval {more['low']:+.3f} to "
+            f"{more['high']:+.3f})."
+        )
+    lines += [
+        "",
+        "So: take every event in at once, that is most of it; update as often as new items matter "
+        "to you; and train again when the last column above, or `attrec evaluate` on your newest "
+        "events, says that a new training gains more than it costs.",
+    ]
+    return lines
