@@ -50,6 +50,46 @@ class Recommendation:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class GroupRecommendation(Recommendation):
+    """One place of a group's list.
+
+    ``distance``, ``long_term`` and ``short_term`` are the weighted means Σ_r w_r y_r / Σ_r w_r of
+    the members'; below 0 they may be where a weight is.
+
+    Attributes
+    ----------
+    members : tuple of float
+        Each member's own distance y_r, in the order of the request.
+    """
+
+    members: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AudienceMember:
+    """One user whom an item suits.
+
+    Attributes
+    ----------
+    rank : int
+        1 is nearest.
+    user_id : int or str
+    distance, long_term, short_term : float
+        As in `Recommendation`, of this user and the item.
+    """
+
+    rank: int
+    user_id: int | str
+    distance: float
+    long_term: float
+    short_term: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able mapping."""
+        return asdict(self)
+
+
 class Row(NamedTuple):
     """One place of one user's list; see `Recommendation`."""
 
@@ -237,8 +277,35 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """Where the explained item would stand if the history lacked one event of the window.
+
+    Computed without the event, from the start: the window then reaches one event further back, all
+    shares are others, and who has no trained row is folded in without it.
+
+    Attributes
+    ----------
+    item_id, title
+        The event that is taken out.
+    distance : float or None
+        The explained item's distance then. None where nothing would be left to rank by.
+    rank : int or None
+        Its place then, counted as ``Explanation.rank`` is.
+    """
+
+    item_id: int | str
+    title: str | None
+    distance: float | None
+    rank: int | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """The distance of one item to one query, taken apart exactly (in float64).
+
+    A split is not a counterfactual: it says how what was computed is made up, and an event with a
+    large pull is not an event without which the item would fall (the others would weigh more, or
+    pull the same way). What would happen without an event is in ``without``.
 
     ``distance = long_term + short_term``;
     ``short_term = Σ events.part + excess + constant + offset``;
@@ -266,6 +333,12 @@ class Explanation:
     versus : Contrast or None
     offset, offset_pull : float
         The popularity of the moment, where a model of the additive network has one; else 0.
+    rank : int or None
+        The item's place among all items outside the history; only where ``without`` was asked for.
+    without : tuple of Absence, or None
+        What changes without an event, for each of ``events``; None where it was not asked for.
+        The ranks are among the items outside the whole history, the event that is taken out
+        included, so they compare with ``rank``.
     """
 
     user_id: int | str | None
@@ -284,11 +357,17 @@ class Explanation:
     versus: Contrast | None = None
     offset: float = 0.0
     offset_pull: float = 0.0
+    rank: int | None = None
+    without: tuple[Absence, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able mapping."""
+        """Return a JSON-able mapping; ``rank`` and ``without`` only where they were asked for."""
         values = asdict(self)
         values["events"] = [asdict(event) for event in self.events]
+        if self.without is None:
+            del values["rank"], values["without"]
+        else:
+            values["without"] = [asdict(absence) for absence in self.without]
         if self.versus is not None:
             values["versus"]["events"] = list(self.versus.events)
         return values
@@ -321,7 +400,7 @@ class Explanation:
         if self._has_long_term:
             long = self.long_term, self.long_term_pull
             lines.append(_line("long-term, against an average item", "", *long))
-        return "\n".join(lines + self._contrast_lines())
+        return "\n".join(lines + self._contrast_lines() + self._absence_lines())
 
     def _contrast_lines(self) -> list[str]:
         other = self.versus
@@ -340,6 +419,19 @@ class Explanation:
             lines.append(_line(_OFFSET_NAME, pull=other.offset))
         if self._has_long_term:
             lines.append(_line("long-term", pull=other.long_term))
+        return lines
+
+    def _absence_lines(self) -> list[str]:
+        if self.without is None:
+            return []
+        lines = [
+            f"without an event, computed again; with all of them: rank {self.rank}",
+            f"  {'without (oldest first)':<40} {'rank':>7} {'distance':>10} {'change':>10}",
+        ]
+        for each in self.without:
+            change = None if each.distance is None else each.distance - self.distance
+            rank = "nothing to rank by" if each.rank is None else str(each.rank)
+            lines.append(_line(_name(each.item_id, each.title), rank, each.distance, change))
         return lines
 
     @property

@@ -258,6 +258,8 @@ def split_distances(
     intent: Intent,
     candidates: npt.NDArray[np.integer],
     means: CatalogueMeans,
+    *,
+    long_term_weight: float | None = None,
 ) -> list[Split]:
     """Take the distances of a query to some candidates apart.
 
@@ -274,6 +276,8 @@ def split_distances(
         Item indices.
     means : CatalogueMeans
         Of the same network.
+    long_term_weight : float, optional
+        ω in place of the network's own; the additive network has none.
     """
     if isinstance(network, AdditiveNetwork):
         return _split_sums(network, intent, candidates, means)
@@ -283,7 +287,7 @@ def split_distances(
         network.item_short, torch.as_tensor(intent.items, device=network.item_short.device)
     )
     user: Floats = _numpy(user_vector.double())
-    weight = network.config.long_term_weight
+    weight = network.config.long_term_weight if long_term_weight is None else long_term_weight
     average_part = (
         intent.shares * (events**2 - 2.0 * events * means.short + means.short_square)
     ).sum(axis=1)

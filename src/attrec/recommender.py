@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
 import narwhals as nw
 import numpy as np
@@ -14,15 +14,19 @@ import torch
 from narwhals.typing import IntoDataFrameT
 
 from attrec.answers import (
+    Absence,
+    AudienceMember,
     Contrast,
     EventReason,
     Explanation,
+    GroupRecommendation,
     Recommendation,
     RecommendationTable,
 )
 from attrec.artifact import FORMAT_VERSION, attrec_version, load_artifact, save_artifact
 from attrec.config import Options
 from attrec.data.interactions import IdArray, InteractionLog
+from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import ArtifactError, DeviceError, RequestError
@@ -31,10 +35,24 @@ from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
 from attrec.model.network import AttRecNetwork
 from attrec.popularity import Moment, at_moment
-from attrec.request import Asked, Ids, Limits, RequestReader, as_frame, plain, user_column
-from attrec.retrieval.index import ExactIndex, squared_distances
-from attrec.retrieval.vectors import item_keys, long_term_width, query_vectors, user_vectors
+from attrec.request import (
+    Asked,
+    Floats,
+    Ids,
+    Indices,
+    Limits,
+    Member,
+    RequestReader,
+    as_frame,
+    plain,
+    user_column,
+)
+from attrec.retrieval.index import ExactIndex, Neighbours, distances_to_key
+from attrec.retrieval.vectors import bare_keys, bare_queries, long_term_width, user_vectors
 from attrec.stored_model import StoredModel, from_artifact, to_artifact
+
+Sense = Literal["next", "short-term", "long-term"]
+"""In which sense one item is near another; see `Recommender.similar`."""
 
 _USERS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 1 << 22
@@ -96,6 +114,10 @@ class Recommender:
         exclude_seen: bool = True,
         allow: Ids | None = None,
         deny: Ids | None = None,
+        long_term_weight: float | None = None,
+        like: Ids | None = None,
+        unlike: Ids | None = None,
+        strength: float = 0.5,
     ) -> list[Recommendation]:
         """Rank the catalogue for one user or one history.
 
@@ -113,6 +135,18 @@ class Recommender:
             Leave out the items of the history.
         allow, deny : sequence of item ids, optional
             Rank only these; never rank these. Items that the model lacks are ignored.
+        long_term_weight : float, 0 … 1, optional
+            ω of (10) for this request, in place of the model's own. One index serves every ω. The
+            additive network has no long-term part to weigh.
+        like, unlike : sequence of item ids, optional
+            "More like these", "less like these": each named item takes part with its own point in
+            the key space as if it were somebody asking, see Notes. They count as seen.
+        strength : float, > 0
+            The weight of all liked items together, each having the same, and of all unliked ones
+            together, where the user has 1; below 1 where ``unlike`` names items. 0.5 turns a list
+            visibly and leaves about half of its first eight places (MovieLens 100K, both
+            networks); towards 1 "less like these" outweighs the user, and lists hold whatever is
+            far from what was named.
 
         Returns
         -------
@@ -122,25 +156,202 @@ class Recommender:
         Raises
         ------
         UnknownIdError
-            The model lacks the user.
+            The model lacks the user, or an item of ``like`` or ``unlike``.
         RequestError
-            Neither user nor history, k below 1, no known item in the history, or nothing to rank.
+            Neither user nor history, k below 1, no known item in the history, nothing to rank, or
+            a weight outside its range.
+
+        Notes
+        -----
+        With weights w_r of the user (1), the liked items (above 0) and the unliked (below 0), and
+        W = Σ_r w_r > 0, the distance is the weighted mean
+
+            Σ_r w_r ‖q_r − k_i‖² / W = ‖q̄ − k_i‖² + a constant,   q̄ = Σ_r w_r q_r / W:
+
+        one exact search from q̄. It may come out below 0 where ``unlike`` is given.
         """
         asked = self._requests.one(user, history)
-        found = self._search(asked, self._requests.limits(k, exclude_seen, allow, deny))
-        items, distances, long_term, short_term = (column[0] for column in found)
-        real = items >= 0
-        if not real.any():
-            raise RequestError(
-                "nothing is left to rank: every allowed item was seen before or is denied; "
-                "widen allow, narrow deny or set exclude_seen to False"
-            )
+        named, shares = self._requests.critique(like, unlike, strength)
+        limits = self._requests.limits(k, exclude_seen, allow, deny)
+        weights = self._weights(long_term_weight)
+        queries = self._queries(asked)
+        if len(named) == 0:
+            found, parts = self._nearest(queries, asked.histories, limits, weights)
+            return self._list(found.indices[0], parts[0])
+        points = torch.cat([queries, self._index.keys[torch.as_tensor(named)].to(queries)])
+        seen = np.concatenate([asked.histories[0], named])
+        items, parts = self._search_mean(points, np.append(1.0, shares), seen, limits, weights)
+        return self._list(items, _mean(parts, np.append(1.0, shares)))
+
+    def recommend_group(
+        self,
+        members: Sequence[Member],
+        weights: Sequence[float] | None = None,
+        *,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allow: Ids | None = None,
+        deny: Ids | None = None,
+        long_term_weight: float | None = None,
+    ) -> list[GroupRecommendation]:
+        """Rank the catalogue for several users or histories together.
+
+        The distance is the weighted mean of the members' own, with W = Σ_r w_r:
+
+            Σ_r w_r ‖q_r − k_i‖² / W = ‖q̄ − k_i‖² + a constant,   q̄ = Σ_r w_r q_r / W.
+
+        So one exact search from q̄ ranks all items for everybody at once.
+
+        Parameters
+        ----------
+        members : sequence of user ids and histories
+            A history is a sequence of item ids, oldest first.
+        weights : sequence of float, optional
+            w_r of each member, 1 for all without it. Below 0: away from what the member is near
+            to. Their sum must be above 0.
+        k, allow, deny, long_term_weight
+            As in `recommend`.
+        exclude_seen : bool
+            Leave out what any member with a weight above 0 took.
+
+        Returns
+        -------
+        list of GroupRecommendation
+            With each member's own distance.
+
+        Raises
+        ------
+        UnknownIdError, RequestError
+            As in `recommend`; there is no member, or the weights do not fit.
+        """
+        asked, shares = self._requests.group(members, weights)
+        limits = self._requests.limits(k, exclude_seen, allow, deny)
+        seen = asked.histories.take(np.flatnonzero(shares > 0)).values
+        items, parts = self._search_mean(
+            self._queries(asked), shares, seen, limits, self._weights(long_term_weight)
+        )
+        own = parts.sum(axis=2).T
         return [
-            Recommendation(
-                rank, self._item_id(item), self.title(item), float(y), float(long), float(short)
+            GroupRecommendation(**place.to_dict(), members=tuple(each))
+            for place, each in zip(
+                self._list(items, _mean(parts, shares)), own.tolist(), strict=True
             )
-            for rank, (item, y, long, short) in enumerate(
-                zip(items[real], distances[real], long_term[real], short_term[real], strict=True),
+        ]
+
+    def similar(
+        self,
+        item: int | str,
+        *,
+        k: int = 10,
+        sense: Sense = "next",
+        allow: Ids | None = None,
+        deny: Ids | None = None,
+    ) -> list[Recommendation]:
+        """Rank the catalogue by its distance to one item.
+
+        Parameters
+        ----------
+        item : int or str
+        k, allow, deny
+            As in `recommend`; the item itself is left out.
+        sense : {'next', 'short-term', 'long-term'}
+            ``next``: ‖m − X_j‖², of the additive network ‖m − k_j‖², m being the intent after a
+            history of the item alone: what is taken after it. ``short-term``: ‖X_i − X_j‖² or
+            ‖k_i − k_j‖², the items' own points. In the paper's network that is ``next`` again,
+            because the intent after one item is the item: its nearness has no direction. The
+            additive network learns keys only as seen from intents, and what lies beside a key may
+            be anything. ``long-term``: ‖V_i − V_j‖²: what suits the same people; the additive
+            network has none.
+
+        Returns
+        -------
+        list of Recommendation
+            The distance bare, without ω.
+
+        Raises
+        ------
+        UnknownIdError
+            The model lacks the item.
+        RequestError
+            The network lacks the sense, k is below 1, or nothing is left to rank.
+        """
+        if sense not in get_args(Sense):
+            raise RequestError(f"sense = {sense!r}: expected one of {', '.join(get_args(Sense))}")
+        if sense == "long-term" and isinstance(self.network, AdditiveNetwork):
+            raise RequestError(
+                "sense = 'long-term': the additive network has no long-term part; take "
+                "'short-term' or 'next', or train with architecture = 'paper'"
+            )
+        index = self._requests.items([item])
+        limits = self._requests.limits(k, True, allow, deny)
+        itself = Ragged.from_lists([index.tolist()])
+        if sense == "next":
+            query = bare_queries(self.network, np.array([-1]), itself)
+        else:
+            query = self._index.keys[torch.as_tensor(index)].double()
+        weights = (1.0, 0.0) if sense == "long-term" else (0.0, 1.0)
+        found, parts = self._nearest(query, itself, limits, weights)
+        return self._list(found.indices[0], parts[0])
+
+    def audience(
+        self,
+        item: int | str,
+        *,
+        k: int = 10,
+        exclude_taken: bool = True,
+        long_term_weight: float | None = None,
+    ) -> list[AudienceMember]:
+        """Rank the users by their distance to one item: who would want it?
+
+        The distance is the one that `recommend` ranks by, seen from the item's side. The queries
+        of all users are computed once and kept: 8 D bytes for each user.
+
+        Parameters
+        ----------
+        item : int or str
+        k : int, ≥ 1
+            At most so many users.
+        exclude_taken : bool
+            Leave out who took the item before.
+        long_term_weight : float, optional
+            As in `recommend`.
+
+        Returns
+        -------
+        list of AudienceMember
+            Nearest first; ties go to the user whom the model has known longer. Empty where nobody
+            is left. Users of whom nothing is known to rank by are left out.
+
+        Raises
+        ------
+        UnknownIdError
+            The model lacks the item.
+        RequestError
+            ``k`` is below 1, or the weight is out of its range.
+        """
+        (index,) = self._requests.items([item])
+        weights = self._weights(long_term_weight)
+        if k < 1:
+            raise RequestError(f"k = {k}: ask for at least 1 user")
+        rows, queries = self._queries_of_all
+        apart = distances_to_key(queries, self._index.keys[int(index)], self._index.blocks)
+        parts = apart.cpu().numpy() * weights
+        kept = np.ones(len(rows), dtype=bool)
+        if exclude_taken:
+            histories = self.histories.histories
+            taken = np.flatnonzero(histories.values == index)
+            kept = ~np.isin(rows, np.searchsorted(histories.offsets, taken, side="right") - 1)
+        users, parts = rows[kept], parts[kept]
+        distances = parts.sum(axis=1)
+        nearest = np.argsort(distances, kind="stable")[:k]
+        return [
+            AudienceMember(rank, plain(name), *numbers)
+            for rank, (name, numbers) in enumerate(
+                zip(
+                    self.vocabulary.decode_users(users[nearest]),
+                    np.column_stack([distances, parts])[nearest].tolist(),
+                    strict=True,
+                ),
                 start=1,
             )
         ]
@@ -156,6 +367,7 @@ class Recommender:
         exclude_seen: bool = True,
         allow: Ids | None = None,
         deny: Ids | None = None,
+        long_term_weight: float | None = None,
     ) -> RecommendationTable: ...
 
     @overload
@@ -168,6 +380,7 @@ class Recommender:
         exclude_seen: bool = True,
         allow: Ids | None = None,
         deny: Ids | None = None,
+        long_term_weight: float | None = None,
     ) -> IntoDataFrameT: ...
 
     def recommend_batch(
@@ -180,6 +393,7 @@ class Recommender:
         exclude_seen: bool = True,
         allow: Ids | None = None,
         deny: Ids | None = None,
+        long_term_weight: float | None = None,
     ) -> Any:
         """Rank the catalogue for many users or histories; the lists are those of `recommend`.
 
@@ -193,7 +407,7 @@ class Recommender:
         log : InteractionLog, optional
             All users of this log, known to the model or not, each with the history there; in place
             of users and histories.
-        k, exclude_seen, allow, deny
+        k, exclude_seen, allow, deny, long_term_weight
             As in `recommend`.
 
         Returns
@@ -214,7 +428,8 @@ class Recommender:
         else:
             asked = self._requests.many(users if frame is None else user_column(frame), histories)
         limits = self._requests.limits(k, exclude_seen, allow, deny)
-        table = self._table(asked.names, list(self._blocks(asked, limits)))
+        weights = self._weights(long_term_weight)
+        table = self._table(asked.names, list(self._blocks(asked, limits, weights)))
         if frame is None:
             return table
         return nw.from_dict(table.columns(), backend=frame.implementation).to_native()
@@ -243,6 +458,8 @@ class Recommender:
         *,
         history: Ids | None = None,
         versus: int | str | None = None,
+        long_term_weight: float | None = None,
+        without: bool = False,
     ) -> Explanation:
         """Take the distance of an item apart, and say why it stands above another.
 
@@ -254,6 +471,11 @@ class Recommender:
             Any item of the model, recommended or not.
         versus : int or str, optional
             The item to compare with.
+        long_term_weight : float, optional
+            As in `recommend`.
+        without : bool
+            Compute again what distance and rank the item has without each event of the window. A
+            split does not say that: see `Explanation`.
 
         Raises
         ------
@@ -262,9 +484,11 @@ class Recommender:
         """
         if item is None:
             raise RequestError("name the item that is to be explained")
-        asked = [item] if versus is None else [item, versus]
-        intent, splits = self._splits(user, history, self._requests.items(asked))
+        named = self._requests.items([item] if versus is None else [item, versus])
+        asked, weights = self._requests.one(user, history), self._weights(long_term_weight)
+        intent, splits = self._splits(asked, named, weights)
         first = splits[0]
+        rank, absences = self._absences(asked, first.item, weights) if without else (None, None)
         return Explanation(
             user_id=plain(user),
             item_id=self._item_id(first.item),
@@ -289,6 +513,8 @@ class Recommender:
             versus=None if versus is None else self._contrast(first, splits[1]),
             offset=first.offset,
             offset_pull=first.offset_pull,
+            rank=rank,
+            without=absences,
         )
 
     def reasons(
@@ -298,6 +524,7 @@ class Recommender:
         *,
         history: Ids | None = None,
         top: int = 2,
+        long_term_weight: float | None = None,
     ) -> list[list[str]]:
         """Name, for each of ``items``, the events that pull most towards it.
 
@@ -313,7 +540,8 @@ class Recommender:
         UnknownIdError, RequestError
             As in `explain`.
         """
-        intent, splits = self._splits(user, history, self._requests.items(items))
+        asked, weights = self._requests.one(user, history), self._weights(long_term_weight)
+        intent, splits = self._splits(asked, self._requests.items(items), weights)
         events, place = np.unique(intent.items, return_inverse=True)
         answer = []
         for split in splits:
@@ -404,7 +632,21 @@ class Recommender:
 
     @cached_property
     def _index(self) -> ExactIndex:
-        return ExactIndex(item_keys(self.network))
+        keys = bare_keys(self.network)
+        long = long_term_width(self.network)
+        return ExactIndex(keys, (long, keys.shape[1] - long))
+
+    @cached_property
+    def _queries_of_all(self) -> tuple[Indices, torch.Tensor]:
+        """The users of whom something is known, and their queries without ω."""
+        asked = self._requests.many(None, None)
+        rows = np.flatnonzero(self._requests.answerable(asked))
+        keys = self._index.keys
+        queries = torch.empty(len(rows), keys.shape[1], dtype=torch.float64, device=keys.device)
+        for start in range(0, len(rows), _USERS_AT_ONCE):
+            part = rows[start : start + _USERS_AT_ONCE]
+            queries[start : start + len(part)] = self._queries(_taken(asked, part))
+        return rows, queries
 
     def _denied(self, deny: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
         """Return what is denied, and the items that nothing is known of."""
@@ -419,34 +661,95 @@ class Recommender:
     def _means(self) -> CatalogueMeans:
         return CatalogueMeans.of(self.network)
 
-    def _search(self, asked: Asked, limits: Limits) -> tuple[npt.NDArray[Any], ...]:
-        """Items (-1: none), distances, long- and short-term parts, each (n, k)."""
-        queries = query_vectors(self.network, asked.user_index, asked.histories)
+    def _weights(self, long_term_weight: float | None) -> tuple[float, float]:
+        """Return ω and 1 − ω of a request; the additive network has the second part alone."""
+        if isinstance(self.network, AdditiveNetwork):
+            if long_term_weight is not None:
+                raise RequestError(
+                    f"long_term_weight = {long_term_weight}: the additive network has no long-term "
+                    "part to weigh; leave it out, or train with architecture = 'paper'"
+                )
+            return 0.0, 1.0
+        own = self.network.config.long_term_weight
+        weight = own if long_term_weight is None else float(long_term_weight)
+        if not 0.0 <= weight <= 1.0:
+            raise RequestError(f"long_term_weight = {long_term_weight}: give a number from 0 to 1")
+        return weight, 1.0 - weight
+
+    def _queries(self, asked: Asked) -> torch.Tensor:
+        return bare_queries(self.network, asked.user_index, asked.histories)
+
+    def _nearest(
+        self, queries: torch.Tensor, seen: Ragged, limits: Limits, weights: tuple[float, float]
+    ) -> tuple[Neighbours, Floats]:
+        """Return the nearest items, and the long- and short-term parts of their distances."""
         found = self._index.search(
             queries,
             limits.k,
-            exclude=asked.histories if limits.exclude_seen else None,
+            weights=weights,
+            exclude=seen if limits.exclude_seen else None,
             allow=limits.allow,
             deny=self._denied(limits.deny),
         )
-        items = torch.as_tensor(np.maximum(found.indices, 0), device=queries.device)
-        keys, d = self._index.keys, long_term_width(self.network)
-        long_term = squared_distances(queries[:, :d], keys[:, :d], items)
-        short_term = squared_distances(queries[:, d:], keys[:, d:], items)
-        return *found, long_term.cpu().numpy(), short_term.cpu().numpy()
+        return found, self._parts(queries, np.maximum(found.indices, 0), weights)
 
-    def _blocks(self, asked: Asked, limits: Limits) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    def _parts(self, queries: torch.Tensor, items: Indices, weights: tuple[float, float]) -> Floats:
+        """Long- and short-term parts (n, k, 2) of the distances of items (n, k)."""
+        asked = torch.as_tensor(items, device=queries.device)
+        parts: Floats = self._index.parts(queries, asked, weights=weights).cpu().numpy()
+        return parts
+
+    def _search_mean(
+        self,
+        queries: torch.Tensor,
+        shares: Floats,
+        seen: npt.NDArray[Any],
+        limits: Limits,
+        weights: tuple[float, float],
+    ) -> tuple[Indices, Floats]:
+        """Return the items (k,) nearest to R queries together, and each query's parts (R, k, 2).
+
+        Σ_r w_r ‖q_r − k‖² = W ‖q̄ − k‖² + a constant: the search is from q̄, and what it finds is
+        measured from each q_r again.
+        """
+        share = torch.as_tensor(shares / shares.sum(), device=queries.device)
+        centre = (share[:, None] * queries).sum(dim=0, keepdim=True)
+        found, _ = self._nearest(centre, Ragged.from_lists([seen.tolist()]), limits, weights)
+        items = found.indices[0][found.indices[0] >= 0]
+        every = np.tile(items, (len(queries), 1))
+        return items, self._parts(queries, every, weights)
+
+    def _list(self, items: Indices, parts: Floats) -> list[Recommendation]:
+        """Name the places of one list: items (k,), -1 where there is none, and parts (k, 2)."""
+        real = items >= 0
+        if not real.any():
+            raise RequestError(
+                "nothing is left to rank: every allowed item was seen before or is denied; "
+                "widen allow, narrow deny or set exclude_seen to False"
+            )
+        return [
+            Recommendation(rank, self._item_id(item), self.title(item), long + short, long, short)
+            for rank, (item, (long, short)) in enumerate(
+                zip(items[real], parts[real].tolist(), strict=True), start=1
+            )
+        ]
+
+    def _blocks(
+        self, asked: Asked, limits: Limits, weights: tuple[float, float]
+    ) -> Iterator[tuple[npt.NDArray[Any], ...]]:
         """Yield request rows, ranks, items, distances, long- and short-term parts, all flat."""
         rows = np.flatnonzero(self._requests.answerable(asked))
         step = max(1, min(_USERS_AT_ONCE, _NUMBERS_AT_ONCE // limits.k))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            found = self._search(
-                Asked(asked.names[part], asked.user_index[part], asked.histories.take(part)), limits
-            )
-            real = found[0] >= 0
+            block = _taken(asked, part)
+            found, parts = self._nearest(self._queries(block), block.histories, limits, weights)
+            real = found.indices >= 0
             place, rank = np.nonzero(real)
-            yield part[place], rank + 1, *(column[real] for column in found)
+            yield (
+                part[place], rank + 1, found.indices[real], found.distances[real],
+                *parts[real].T,
+            )  # fmt: skip
 
     def _table(
         self, names: IdArray, blocks: list[tuple[npt.NDArray[Any], ...]]
@@ -473,15 +776,44 @@ class Recommender:
         )
 
     def _splits(
-        self, user: int | str | None, history: Ids | None, items: npt.NDArray[np.int64]
+        self, asked: Asked, items: Indices, weights: tuple[float, float]
     ) -> tuple[Intent, list[Split]]:
-        asked = self._requests.one(user, history)
         window = last_items(asked.histories, self.network.config.window_length)[0]
         intent = read_intent(self.network, window)
         factors = torch.zeros(0)
         if isinstance(self.network, AttRecNetwork):
             factors = user_vectors(self.network, asked.user_index, asked.histories)[0]
-        return intent, split_distances(self.network, factors, intent, items, self._means)
+        return intent, split_distances(
+            self.network, factors, intent, items, self._means, long_term_weight=weights[0]
+        )
+
+    def _absences(
+        self, asked: Asked, item: int, weights: tuple[float, float]
+    ) -> tuple[int, tuple[Absence, ...]]:
+        """Return the item's rank, and what it would be without each event of the window."""
+        history = asked.histories[0]
+        window = range(max(0, len(history) - self.network.config.window_length), len(history))
+        lists = [history.tolist(), *(np.delete(history, place).tolist() for place in window)]
+        users = np.full(len(lists), asked.user_index[0])
+        everyone = Asked(np.arange(len(lists)), users, Ragged.from_lists(lists))
+        queries = self._queries(everyone)
+        asked_items = np.full(len(lists), item)
+        seen = asked.histories.take(np.zeros(len(lists), dtype=np.int64))
+        ranks = self._index.ranks(queries, asked_items, weights=weights, exclude=seen)
+        # In float64 throughout, as explanations are.
+        key = bare_keys(self.network, np.array([item]), dtype=torch.float64)[0]
+        apart = distances_to_key(queries, key, self._index.blocks).cpu().numpy()
+        distances = (apart * weights).sum(axis=1)
+        known = self._requests.answerable(everyone) | isinstance(self.network, AdditiveNetwork)
+        return int(ranks[0]), tuple(
+            Absence(
+                self._item_id(history[place]),
+                self.title(history[place]),
+                float(distances[row]) if known[row] else None,
+                int(ranks[row]) if known[row] else None,
+            )
+            for row, place in enumerate(window, start=1)
+        )
 
     def _contrast(self, first: Split, second: Split) -> Contrast:
         comparison = compare(first, second)
@@ -501,6 +833,17 @@ class Recommender:
 
     def _name(self, item_index: int) -> str:
         return self.title(item_index) or str(self._item_id(item_index))
+
+
+def _mean(parts: Floats, shares: Floats) -> Floats:
+    """(k, 2): the weighted mean over the R members of their parts (R, k, 2)."""
+    mean: Floats = np.tensordot(shares / shares.sum(), parts, axes=1)
+    return mean
+
+
+def _taken(asked: Asked, rows: Indices) -> Asked:
+    """Return what some of the askers ask."""
+    return Asked(asked.names[rows], asked.user_index[rows], asked.histories.take(rows))
 
 
 def _check_fit(network: Network, vocabulary: Vocabulary, histories: Sequences) -> None:

@@ -18,6 +18,11 @@ from attrec.errors import RequestError, UnknownIdError
 
 Ids = Sequence[Any] | IdArray
 Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Member = int | str | Ids
+"""A user id, or a history of item ids, oldest first."""
+LEAST_WEIGHT = 1e-6
+"""Of the sum of weights, as a share of the sum of their sizes."""
 
 
 class Asked(NamedTuple):
@@ -107,6 +112,58 @@ class RequestReader:
         index = everybody.encode_users(names)
         return Asked(names, index, Sequences.from_log(log, everybody).histories.take(index))
 
+    def group(
+        self, members: Sequence[Member], weights: Sequence[float] | None
+    ) -> tuple[Asked, Floats]:
+        """Read the members of a group, users and histories mixed, and their weights.
+
+        Raises
+        ------
+        UnknownIdError, RequestError
+            As in `one`; there is no member, or the weights do not fit; see `checked_weights`.
+        """
+        if isinstance(members, str) or not hasattr(members, "__len__"):
+            raise RequestError(
+                f"{members!r} is one member where a list is expected; write [{members!r}]"
+            )
+        if len(members) == 0:
+            raise RequestError("the group has no members; name a user or give a history")
+        given = np.ones(len(members)) if weights is None else checked_weights(weights, members)
+        read = [self._member(member) for member in members]
+        user_index = np.concatenate([each.user_index for each in read])
+        histories = Ragged.from_lists([each.histories[0].tolist() for each in read])
+        return Asked(np.arange(len(read)), user_index, histories), given
+
+    def critique(
+        self, like: Ids | None, unlike: Ids | None, strength: float
+    ) -> tuple[Indices, Floats]:
+        """Read the items that a list shall turn to or from, and the weight of each.
+
+        The items of a side share ``strength``, those of ``unlike`` with a negative sign.
+
+        Raises
+        ------
+        UnknownIdError
+            The vocabulary lacks an item.
+        RequestError
+            The strength is not above 0, or not below 1 where ``unlike`` names items.
+        """
+        sides = [
+            self.items(ids) for ids in ([] if each is None else each for each in (like, unlike))
+        ]
+        if not 0.0 < strength < np.inf:
+            raise RequestError(f"strength = {strength!r}: give a number above 0, such as 0.5")
+        if len(sides[1]) and not strength < 1.0:
+            raise RequestError(
+                f"strength = {strength!r}: with items in unlike it must stay below 1, which is the "
+                "user's weight"
+            )
+        shares = [
+            np.full(len(side), sign * strength / max(1, len(side)))
+            for side, sign in zip(sides, (1.0, -1.0), strict=True)
+        ]
+        return np.concatenate(sides), np.concatenate(shares)
+
     def answerable(self, asked: Asked) -> npt.NDArray[np.bool_]:
         """(n,) bool: there is a trained row or a history to rank by."""
         trained = (asked.user_index >= 0) & (asked.user_index < self.vocabulary.num_trained_users)
@@ -166,6 +223,11 @@ class RequestReader:
                 )
         return Ragged.from_lists(known)
 
+    def _member(self, member: Member) -> Asked:
+        if isinstance(member, Sequence | np.ndarray) and not isinstance(member, str):
+            return self.one(None, member)
+        return self.one(member, None)
+
     def _users(self, users: Ids) -> Indices:
         index = self.vocabulary.encode_users(_listed(users))
         unknown = np.flatnonzero(index == UNKNOWN)
@@ -199,6 +261,29 @@ def user_column(frame: nw.DataFrame[Any]) -> IdArray:
         )
     column: IdArray = frame["user_id" if "user_id" in names else names[0]].to_numpy()
     return column
+
+
+def checked_weights(weights: Sequence[float], members: Sequence[Any]) -> Floats:
+    """Return the weights of a group as an array.
+
+    Raises
+    ------
+    RequestError
+        There are more or fewer than members, one is not finite, or their sum is not above 0 (or
+        nothing beside them: then rounding alone would order the list).
+    """
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (len(members),):
+        raise RequestError(
+            f"{given.size} weights for {len(members)} members; give one weight for each member"
+        )
+    if not np.isfinite(given).all():
+        raise RequestError(f"weights = {given.tolist()}: each must be a finite number")
+    if not given.sum() > LEAST_WEIGHT * np.abs(given).sum():
+        raise RequestError(
+            f"weights = {given.tolist()}: their sum must be above 0; make the positive ones larger"
+        )
+    return given
 
 
 def plain(value: Any) -> Any:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from attrec.answers import Recommendation, RecommendationTable
+from attrec.answers import (
+    AudienceMember,
+    GroupRecommendation,
+    Recommendation,
+    RecommendationTable,
+)
 from attrec.api import FitResult
 from attrec.config import option_specs
 from attrec.data.inspection import Inspection
@@ -96,16 +101,19 @@ def print_inspection(screen: Console, found: Inspection) -> None:
 
 
 def print_recommendations(
-    screen: Console, served: Recommender, answers: list[Recommendation], user: Any, history: Any
+    screen: Console,
+    served: Recommender,
+    answers: list[Recommendation],
+    user: Any,
+    history: Any,
+    long_term_weight: float | None = None,
 ) -> None:
     """Print one list with its reasons."""
-    reasons = served.reasons(user, [answer.item_id for answer in answers], history=history)
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    items = [answer.item_id for answer in answers]
+    reasons = served.reasons(user, items, history=history, long_term_weight=long_term_weight)
     additive = served.options.model.architecture == "additive"
     parts = () if additive else ("long", "short")
-    for name in ("", "item", "title", "distance", *parts, "drawn near by"):
-        right = name in ("", "distance", *parts)
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    table = _list_table("distance", *parts, last="drawn near by")
     for answer, why in zip(answers, reasons, strict=True):
         split = () if additive else (f"{answer.long_term:.4f}", f"{answer.short_term:.4f}")
         table.add_row(
@@ -113,6 +121,47 @@ def print_recommendations(
             *split, "; ".join(why) or ("what most take" if additive else "long-term taste"),
         )  # fmt: skip
     screen.print(table)
+
+
+def print_group(
+    screen: Console, answers: list[GroupRecommendation], members: Sequence[str]
+) -> None:
+    """Print a group's list: the mean distance and each member's own."""
+    table = _list_table("distance", *members)
+    for answer in answers:
+        numbers = (f"{distance:.4f}" for distance in (answer.distance, *answer.members))
+        table.add_row(str(answer.rank), str(answer.item_id), answer.title or "", *numbers)
+    screen.print(table)
+
+
+def print_similar(screen: Console, answers: list[Recommendation]) -> None:
+    """Print the items near one item."""
+    table = _list_table("distance")
+    for answer in answers:
+        table.add_row(
+            str(answer.rank), str(answer.item_id), answer.title or "", f"{answer.distance:.4f}"
+        )
+    screen.print(table)
+
+
+def print_audience(screen: Console, answers: list[AudienceMember], *, additive: bool) -> None:
+    """Print the users near one item."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "user", "distance", *(() if additive else ("long", "short"))):
+        table.add_column(name, justify="left" if name == "user" else "right", no_wrap=True)
+    for answer in answers:
+        numbers = [answer.distance] + ([] if additive else [answer.long_term, answer.short_term])
+        table.add_row(str(answer.rank), str(answer.user_id), *(f"{y:.4f}" for y in numbers))
+    screen.print(table)
+
+
+def _list_table(*numbers: str, last: str | None = None) -> Table:
+    """Return an empty table of items with columns of numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "item", "title", *numbers, *([] if last is None else [last])):
+        right = name in ("", *numbers)
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    return table
 
 
 def print_batch(screen: Console, table: RecommendationTable) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from attrec.data.ragged import Ragged
 from attrec.errors import RequestError
 from attrec.retrieval import index as index_module
-from attrec.retrieval.index import ExactIndex, squared_distances
+from attrec.retrieval.index import ExactIndex, block_distances
 
 
 def naive(keys, queries, k, exclude=None, allow=None, deny=()):
@@ -109,6 +109,80 @@ def test_equals_the_naive_twin(kind, n, d, k, seed, limited):
         assert single.distances[0].tolist() == found.distances[row].tolist()
 
 
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(KINDS),
+    st.integers(1, 60),
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1e-40, 0.2, 1.0])), min_size=1,
+             max_size=3),
+    st.integers(1, 7),
+    st.integers(0, 2**16),
+)  # fmt: skip
+def test_weighted_blocks_and_ranks_equal_the_naive_twin(kind, n, cut, k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    blocks, weights = zip(*cut, strict=True)
+    keys = spread(generator, kind, n, sum(blocks))
+    largest = keys.abs().max() if keys.numel() else 1.0
+    queries = torch.cat([torch.randn(2, sum(blocks), generator=generator) * largest, keys[:1]])
+    queries = queries.double()
+    random = np.random.default_rng(seed)
+    exclude = Ragged.from_lists([random.integers(0, n, 5).tolist(), [], [0]])
+    parts = np.zeros((3, n, len(blocks)))
+    ends = np.cumsum(blocks)
+    for (row, item), _ in np.ndenumerate(parts[:, :, 0]):
+        gap = (queries[row] - keys[item].double()).square()
+        for block, (end, weight) in enumerate(zip(ends, weights, strict=True)):
+            parts[row, item, block] = weight * gap[end - blocks[block] : end].sum()
+    y = parts.sum(axis=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index_module, "_MARGIN", 2)
+        patch.setattr(index_module, "_FEWEST_ITEMS_AT_ONCE", 8)
+        patch.setattr(index_module, "_BUDGET", 64)
+        patch.setattr(index_module, "_QUERIES_AT_ONCE", 2)
+        index = ExactIndex(keys, blocks)
+        found = index.search(queries, k, weights=weights, exclude=exclude)
+        asked = random.integers(0, n, 3)
+        ranks = index.ranks(queries, asked, weights=weights, exclude=exclude)
+    for row in range(3):
+        left = [i for i in range(n) if i not in exclude[row]]
+        reach = float(queries.abs().max() + keys.abs().max()) if keys.numel() else 0.0
+        near = 1e-14 * max(weights) * reach**2 * sum(blocks)
+        order = sorted(left, key=lambda i: (y[row, i], i))[:k]
+        chosen = [i for i in found.indices[row].tolist() if i >= 0]
+        assert len(chosen) == len(order)
+        for one, other in zip(chosen, order, strict=True):
+            assert one == other or abs(y[row, one] - y[row, other]) <= near
+        real = found.indices[row] >= 0
+        own = index.parts(queries[row : row + 1], torch.tensor([chosen]).long(), weights=weights)
+        np.testing.assert_allclose(own[0], parts[row, chosen], rtol=1e-12, atol=near)
+        np.testing.assert_allclose(found.distances[row, real], own[0].sum(dim=1), rtol=1e-15)
+        item = asked[row]
+        others = [i for i in left if i != item]
+        # The twin sums in another order: what it cannot tell apart may stand on either side.
+        surely = sum(y[row, i] < y[row, item] - near for i in others)
+        perhaps = sum(y[row, i] <= y[row, item] + near for i in others)
+        assert surely < ranks[row] <= perhaps + 1
+
+
+def test_a_rank_is_the_place_in_the_whole_list():
+    keys = torch.randn(3000, 12, generator=torch.Generator().manual_seed(1))
+    keys[2000:] = keys[:1000]  # ties, which the index of the item decides
+    queries = torch.randn(5, 12, generator=torch.Generator().manual_seed(2)).double()
+    index = ExactIndex(keys, (5, 7))
+    weights = (0.3, 0.7)
+    exclude = Ragged.from_lists([[1, 2, 3]] * 5)
+    whole = index.search(queries, 3000, weights=weights, exclude=exclude).indices
+    for place in (0, 1, 17, 2996):
+        ranks = index.ranks(queries, whole[:, place], weights=weights, exclude=exclude)
+        assert ranks.tolist() == [place + 1] * 5
+
+
+@pytest.mark.parametrize("weights", [(0.5,), (0.5, -0.1), (0.5, float("nan")), (2.0, 0.5)])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(RequestError, match="2 blocks of the index a weight from 0 to 1"):
+        ExactIndex(torch.ones(3, 4), (1, 3)).search(torch.ones(1, 4), 1, weights=weights)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_and_operators_find_the_same_bits(kind, monkeypatch):
     generator = torch.Generator().manual_seed(5)
@@ -164,15 +238,22 @@ def test_no_queries_and_no_keys():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 300), st.integers(0, 2**16), st.sampled_from([1e-3, 1.0, 1e4]))
-def test_the_bound_never_exceeds_the_true_distance(d, seed, size):
+@given(
+    st.integers(1, 300),
+    st.integers(0, 2**16),
+    st.sampled_from([1e-3, 1.0, 1e4, 1e13]),
+    st.sampled_from([0.0, 1e-60, 1e-38, 0.3, 1.0]),
+)
+def test_the_bound_never_exceeds_the_true_distance(d, seed, size, weight):
     generator = torch.Generator().manual_seed(seed)
     keys = torch.randn(50, d, generator=generator) * size
     queries = (keys[:5] + 1e-3 * size * torch.randn(5, d, generator=generator)).double()
-    index = ExactIndex(keys)
-    scope = index_module._Scope(keys, index._squared_norms, None, None)
+    blocks = (d - d // 2, d // 2)
+    index = ExactIndex(keys, blocks)
+    scope = index._scope((weight, 1.0 - weight), None, None)
     bounds, items = scope.nearest_bounds(queries, 50, None)
-    assert (bounds <= squared_distances(queries, keys, items)).all()
+    apart = block_distances(queries, keys, items, blocks)
+    assert (bounds <= weight * apart[:, :, 0] + (1.0 - weight) * apart[:, :, 1]).all()
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attrec.cli.arguments import Json, Model, app, listed_ids, print_json, read_source
 from attrec.errors import RequestError
-from attrec.screen import console, print_batch, print_info, print_recommendations
+from attrec.screen import (
+    console,
+    print_audience,
+    print_batch,
+    print_group,
+    print_info,
+    print_recommendations,
+    print_similar,
+)
+
+if TYPE_CHECKING:
+    from attrec.answers import RecommendationTable
+    from attrec.recommender import Recommender
+
+ListLength = Annotated[int, typer.Option("-k", "--k", metavar="N", help="Length of the list.")]
+Item = Annotated[str, typer.Argument(metavar="ITEM", help="An item of the model.",
+                                     show_default=False)]  # fmt: skip
+LongTermWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--long-term-weight", metavar="X", show_default=False,
+        help="Weight of the user's long-term taste for this answer, 0 to 1, in place of the "
+        "model's; for models of the paper's architecture.",
+    ),
+]  # fmt: skip
 
 
 @app.command()
@@ -24,13 +48,24 @@ def recommend(
         "at the moment is reckoned from LOG too, as if nothing later were known.")] = False,
     history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="A history given now, "
                        "oldest first: for somebody the model has never met.")] = None,
-    k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="Length of the list.")] = 10,
+    k: ListLength = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank what the user took "
                                                "before, too.")] = False,
     allow: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Rank only these items.")] =
         None,
     deny: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Never rank these items.")] =
         None,
+    like: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="More like these items; for "
+                    "one answer.")] = None,
+    unlike: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Less like these items; "
+                      "for one answer.")] = None,
+    strength: Annotated[float, typer.Option(metavar="X", help="Weight of --like and of --unlike, "
+        "where the user has 1; below 1 with --unlike.")] = 0.5,
+    long_term_weight: LongTermWeight = None,
+    together: Annotated[bool, typer.Option("--together", help="One list for all the users named "
+        "(and --history): by the mean of their distances.")] = False,
+    weights: Annotated[str | None, typer.Option(metavar="X,X,…", help="How much each of them "
+        "counts, with --together; below 0 is away from.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .csv, .jsonl or "
                                              ".parquet file.")] = None,
     for_spreadsheets: Annotated[bool, typer.Option("--for-spreadsheets", help="In a .csv file, "
@@ -38,15 +73,19 @@ def recommend(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Recommend to known users, to a history given now, or to everybody into a file."""
-    from attrec.recommender import Recommender
-
-    served = Recommender.load(model)
+    served = _load(model)
     vocabulary = served.vocabulary
     limits: dict[str, Any] = {
         "k": k,
         "exclude_seen": not include_seen,
         "allow": listed_ids(allow, vocabulary.parse_item),
         "deny": listed_ids(deny, vocabulary.parse_item),
+        "long_term_weight": long_term_weight,
+    }
+    critique: dict[str, Any] = {
+        "like": listed_ids(like, vocabulary.parse_item),
+        "unlike": listed_ids(unlike, vocabulary.parse_item),
+        "strength": strength,
     }
     asked = [vocabulary.parse_user(text) for text in users or []]
     taken = listed_ids(history, vocabulary.parse_item)
@@ -56,7 +95,23 @@ def recommend(
         )
     if as_of_log and log is None:
         raise RequestError("--as-of-log speaks of a log; give it with --log LOG")
-    if everybody or log is not None or out is not None or len(asked) > 1:
+    whole = everybody or log is not None or out is not None
+    several = whole or together or len(asked) > 1
+    if several and (like is not None or unlike is not None):
+        raise RequestError(
+            "--like and --unlike are for one answer on the screen; leave out --all, --log, --out, "
+            "--together and further users"
+        )
+    if weights is not None and not together:
+        raise RequestError("--weights are those of a group; give --together with them")
+    if together:
+        if whole:
+            raise RequestError(
+                "--together makes one list on the screen; leave out --all, --log and --out"
+            )
+        shares = _numbers("--weights", weights)
+        _answer_together(served, asked, taken, shares, limits, as_json=as_json)
+    elif several:
         if taken is not None:
             raise RequestError(
                 "--history is for one answer on the screen; leave out --all, --out and "
@@ -68,22 +123,53 @@ def recommend(
         if as_of_log and given is not None:
             served = served.as_of(given)
         table = served.recommend_batch(asked or None, log=given, **limits)
-        if out is not None:
-            table.write(out, for_spreadsheets=for_spreadsheets)
-            console().print(f"{out}: {len(table):,} rows", highlight=False)
-        elif as_json:
-            print_json([row._asdict() for row in table.rows()])
-        else:
-            print_batch(console(), table)
-        return
-    if not asked and taken is None:
+        _answer_several(table, out, for_spreadsheets=for_spreadsheets, as_json=as_json)
+    else:
+        user = asked[0] if asked else None
+        _answer_one(served, user, taken, {**critique, **limits}, as_json=as_json)
+
+
+def _answer_one(
+    served: Recommender, user: Any, history: Any, choices: dict[str, Any], *, as_json: bool
+) -> None:
+    if user is None and history is None:
         raise RequestError("say whom to recommend to: name a user, or give --history or --all")
-    user = asked[0] if asked else None
-    answers = served.recommend(user, history=taken, **limits)
+    answers = served.recommend(user, history=history, **choices)
     if as_json:
         print_json([answer.to_dict() for answer in answers])
         return
-    print_recommendations(console(), served, answers, user, taken)
+    weight = choices["long_term_weight"]
+    print_recommendations(console(), served, answers, user, history, weight)
+
+
+def _answer_several(
+    table: RecommendationTable, out: Path | None, *, for_spreadsheets: bool, as_json: bool
+) -> None:
+    if out is not None:
+        table.write(out, for_spreadsheets=for_spreadsheets)
+        console().print(f"{out}: {len(table):,} rows", highlight=False)
+    elif as_json:
+        print_json([row._asdict() for row in table.rows()])
+    else:
+        print_batch(console(), table)
+
+
+def _answer_together(
+    served: Recommender,
+    users: list[Any],
+    history: Any,
+    weights: list[float] | None,
+    limits: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    members = [*users, *([] if history is None else [history])]
+    answers = served.recommend_group(members, weights, **limits)
+    if as_json:
+        print_json([answer.to_dict() for answer in answers])
+        return
+    names = [*map(str, users), *([] if history is None else ["history"])]
+    print_group(console(), answers, names)
 
 
 @app.command()
@@ -95,18 +181,21 @@ def explain(
                                                 "first.")] = None,
     versus: Annotated[str | None, typer.Option(metavar="ITEM", help="Say why ITEM stands above or "
                                                "below this one.")] = None,
+    without: Annotated[bool, typer.Option("--without", help="Compute again where ITEM stands "
+        "without each event: what the split of the distance does not say.")] = False,
+    long_term_weight: LongTermWeight = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Say why an item stands where it does: exact parts of its distance, and what pulls it."""
-    from attrec.recommender import Recommender
-
-    served = Recommender.load(model)
+    served = _load(model)
     vocabulary = served.vocabulary
     found = served.explain(
         None if user is None else vocabulary.parse_user(user),
         vocabulary.parse_item(item),
         history=listed_ids(history, vocabulary.parse_item),
         versus=None if versus is None else vocabulary.parse_item(versus),
+        long_term_weight=long_term_weight,
+        without=without,
     )
     if as_json:
         print_json(found.to_dict())
@@ -115,12 +204,70 @@ def explain(
 
 
 @app.command()
+def similar(
+    model: Model,
+    item: Item,
+    k: ListLength = 10,
+    sense: Annotated[str, typer.Option(metavar="next|short-term|long-term", help="What is taken "
+        "after it; what its own point lies beside; what suits the same people (models of the "
+        "paper's architecture only).")] = "next",
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """List the items nearest to an item."""
+    served = _load(model)
+    chosen: Any = sense  # checked where it is used
+    answers = served.similar(served.vocabulary.parse_item(item), k=k, sense=chosen)
+    if as_json:
+        print_json([answer.to_dict() for answer in answers])
+        return
+    print_similar(console(), answers)
+
+
+@app.command()
+def audience(
+    model: Model,
+    item: Item,
+    k: ListLength = 10,
+    include_taken: Annotated[bool, typer.Option("--include-taken", help="Rank who took it before, "
+                                                "too.")] = False,
+    long_term_weight: LongTermWeight = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """List the users nearest to an item: who would want it?"""
+    served = _load(model)
+    answers = served.audience(
+        served.vocabulary.parse_item(item),
+        k=k,
+        exclude_taken=not include_taken,
+        long_term_weight=long_term_weight,
+    )
+    if as_json:
+        print_json([answer.to_dict() for answer in answers])
+        return
+    additive = served.options.model.architecture == "additive"
+    print_audience(console(), answers, additive=additive)
+
+
+@app.command()
 def info(model: Model, as_json: Json = False) -> None:
     """Say what a saved model is: data, options, figures."""
-    from attrec.recommender import Recommender
-
-    found = Recommender.load(model).info()
+    found = _load(model).info()
     if as_json:
         print_json(found)
         return
     print_info(console(), model, found)
+
+
+def _load(model: Path) -> Recommender:
+    from attrec.recommender import Recommender
+
+    return Recommender.load(model)
+
+
+def _numbers(flag: str, text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(
+            f"{flag} {text}: expected numbers with commas between, such as 2,1"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Neighbours(NamedTuple):
     indices : (B, k) int64
         Item indices; -1 where fewer than k items may be ranked.
     distances : (B, k) float64
-        ‖q − k_i‖²; infinite where the index is -1.
+        y; infinite where the index is -1.
     """
 
     indices: npt.NDArray[np.int64]
@@ -45,10 +46,16 @@ class Neighbours(NamedTuple):
 class ExactIndex:
     """Exact search in squared Euclidean distance; ties go to the lower item index.
 
+    The coordinates are cut into blocks, whose weights each call may choose:
+
+        y_i = Σ_b w_b ‖q_b − k_ib‖².
+
     Parameters
     ----------
     keys : (N, D) float32 tensor
         One key per item; kept, not copied. The search runs on its device.
+    blocks : sequence of int, optional
+        How many coordinates each block has, D in all; one block without it.
 
     Raises
     ------
@@ -57,33 +64,43 @@ class ExactIndex:
 
     Notes
     -----
-    Items are sought in float32 by l_i = (1 − e) ‖k_i‖² − 2 q·k_i, which one matrix product gives.
-    With u = 2⁻²⁴: summing ‖k‖² and the D products in float32, in any order, fused or not, errs by
-    at most (D + 1) u (‖k‖² + 2 ‖q‖‖k‖); rounding q adds 2u ‖q‖‖k‖ and rounding ‖k‖² adds u ‖k‖².
-    Since 2 ‖q‖‖k‖ ≤ ‖q‖² + ‖k‖², the error is, to first order,
+    Write ‖k‖² for the weighted norm Σ_j w_j k_j² and q·k for Σ_j w_j q_j k_j, w_j being the weight
+    of j's block. Items are sought in float32 by l_i = (1 − e) ‖k_i‖² − 2 q·k_i, which one matrix
+    product of the keys with the vector (w_j q_j) gives. With u = 2⁻²⁴: each rounding of a factor,
+    a product or a partial sum is relative to Σ_j w_j |q_j| |k_j| at most, and that is ≤ ‖q‖‖k‖, by
+    Cauchy and Schwarz with the weights inside. So summing ‖k‖² and the D products in float32, in
+    any order, fused or not, errs by at most (D + 1) u (‖k‖² + 2 ‖q‖‖k‖); rounding w_j q_j adds
+    2u ‖q‖‖k‖ and rounding ‖k‖² adds u ‖k‖². Since 2 ‖q‖‖k‖ ≤ ‖q‖² + ‖k‖², the error is, to first
+    order,
 
         |err| ≤ c u (‖q‖² + ‖k‖²) ≤ c u (‖q‖ + ‖k‖)²,   c = 2D + 4.
 
-    e = 1.01 (2D + 8) u has room for the higher orders up to D = 100 000; what may underflow is at
-    most 8 (D + 1) 2⁻¹²⁶ in all. So l_i + (1 − e) ‖q‖² − 8 (D + 1) 2⁻¹²⁶ never exceeds the true
-    ‖q − k_i‖². The m items with the smallest bounds are recomputed in float64; once the k-th of
+    e = 1.01 (2D + 8) u has room for the higher orders up to D = 100 000. What may underflow is at
+    most a = 8 (D + 1) 2⁻¹²⁶ (1 + K), where K is the largest plain norm of a key: a tiny weight may
+    make w_j q_j vanish in float32 beside a large k_j. So l_i + (1 − e) ‖q‖² − a never exceeds the
+    true y_i. The m items with the smallest bounds are recomputed in float64; once the k-th of
     them is nearer than the bound of the m-th, no item left out can be as near: the list is
-    proved. Until then m is doubled.
+    proved. Until then m is doubled. Weights are at most 1, so nothing grows beyond what the plain
+    norms were checked for.
     """
 
-    def __init__(self, keys: torch.Tensor) -> None:
+    def __init__(self, keys: torch.Tensor, blocks: Sequence[int] | None = None) -> None:
         self.keys = keys
-        squared = torch.empty(len(keys), dtype=torch.float64, device=keys.device)
+        self.blocks = (keys.shape[1],) if blocks is None else tuple(blocks)
+        squared = torch.empty(len(keys), len(self.blocks), dtype=torch.float64, device=keys.device)
         step = max(1, _BUDGET // max(1, keys.shape[1]))
         for start in range(0, len(keys), step):
-            squared[start : start + step] = keys[start : start + step].double().square().sum(dim=1)
-        if not bool((squared <= _LARGEST_NORM**2).all()):
+            rows = keys[start : start + step].double().square_()
+            squared[start : start + step] = _block_sums(rows, self.blocks)
+        plain = squared.sum(dim=1)
+        if not bool((plain <= _LARGEST_NORM**2).all()):
             raise RequestError(
-                f"the keys of {int((~(squared <= _LARGEST_NORM**2)).sum())} items are not finite "
+                f"the keys of {int((~(plain <= _LARGEST_NORM**2)).sum())} items are not finite "
                 "or have a norm above 1e15; the training diverged: train again with "
                 "norm_clipping or a smaller learning_rate"
             )
         self._squared_norms = squared
+        self._largest_norm = float(plain.max().sqrt()) if len(keys) else 0.0
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -95,6 +112,7 @@ class ExactIndex:
         queries: torch.Tensor,
         k: int,
         *,
+        weights: Sequence[float] | None = None,
         exclude: Ragged | None = None,
         allow: npt.ArrayLike | None = None,
         deny: npt.ArrayLike | None = None,
@@ -105,6 +123,8 @@ class ExactIndex:
         ----------
         queries : (B, D) float64 tensor
         k : int, ≥ 1
+        weights : sequence of float, optional
+            w_b of each block, each in 0 … 1; all 1 without it.
         exclude : Ragged of B lists, optional
             Item indices that the query's own list must not hold.
         allow : (A,) integer, optional
@@ -120,17 +140,90 @@ class ExactIndex:
         Raises
         ------
         RequestError
-            ``k`` is below 1, or a query is not finite or has a norm above 1e15.
+            ``k`` is below 1, a weight is out of its range, or a query is not finite or has a norm
+            above 1e15.
         """
         if k < 1:
             raise RequestError(f"k = {k}: ask for at least 1 item")
-        queries = queries.to(device=self.keys.device, dtype=torch.float64)
-        if not bool((queries.square().sum(dim=1) <= _LARGEST_NORM**2).all()):
-            raise RequestError("a query vector is not finite or has a norm above 1e15")
-        scope = _Scope(self.keys, self._squared_norms, allow, deny)
+        queries = self._checked(queries)
+        scope = self._scope(weights, allow, deny)
         if scope.size == 0:
             return _nothing(len(queries), k)
         return self._search(queries, k, min(k + _MARGIN, scope.size), scope, exclude)
+
+    @torch.no_grad()
+    def ranks(
+        self,
+        queries: torch.Tensor,
+        items: npt.NDArray[np.integer],
+        *,
+        weights: Sequence[float] | None = None,
+        exclude: Ragged | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """Return the place of one item in the whole list of each query, 1 being nearest.
+
+        Exact: float32 decides where its error bound lets it, float64 everywhere else.
+
+        Parameters
+        ----------
+        queries : (B, D) float64 tensor
+        items : (B,) integer
+            The item whose place is asked; an exclusion of itself has no effect.
+        weights, exclude
+            As in `search`.
+
+        Returns
+        -------
+        (B,) int64
+
+        Raises
+        ------
+        RequestError
+            As in `search`.
+        """
+        queries = self._checked(queries)
+        scope = self._scope(weights, None, None)
+        before = np.zeros(len(queries), dtype=np.int64)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            rows = np.arange(start, min(start + _QUERIES_AT_ONCE, len(queries)))
+            asked = torch.as_tensor(items[rows], dtype=torch.int64, device=queries.device)
+            excluded = None if exclude is None else exclude.take(rows)
+            nearer = scope.count_nearer(queries[start : start + len(rows)], asked, excluded)
+            before[rows] = _to_numpy(nearer)
+        return before + 1
+
+    def parts(
+        self,
+        queries: torch.Tensor,
+        items: torch.Tensor,
+        *,
+        weights: Sequence[float] | None = None,
+    ) -> torch.Tensor:
+        """Return w_b ‖q_b − k_ib‖² of the items (B, m) of each query: (B, m, blocks) float64.
+
+        Their sum is the distance that `search` orders by, to the bit with one or two blocks.
+        """
+        return self._scope(weights, None, None).parts(self._checked(queries), items)
+
+    def _checked(self, queries: torch.Tensor) -> torch.Tensor:
+        queries = queries.to(device=self.keys.device, dtype=torch.float64)
+        if not bool((queries.square().sum(dim=1) <= _LARGEST_NORM**2).all()):
+            raise RequestError("a query vector is not finite or has a norm above 1e15")
+        return queries
+
+    def _scope(
+        self,
+        weights: Sequence[float] | None,
+        allow: npt.ArrayLike | None,
+        deny: npt.ArrayLike | None,
+    ) -> _Scope:
+        chosen = (1.0,) * len(self.blocks) if weights is None else tuple(weights)
+        if len(chosen) != len(self.blocks) or not all(0.0 <= w <= 1.0 for w in chosen):
+            raise RequestError(
+                f"weights = {chosen}: give each of the {len(self.blocks)} blocks of the index a "
+                "weight from 0 to 1"
+            )
+        return _Scope(self, chosen, allow, deny)
 
     def _search(
         self, queries: torch.Tensor, k: int, width: int, scope: _Scope, exclude: Ragged | None
@@ -159,7 +252,7 @@ class ExactIndex:
         """Return the best k of ``width`` candidates in order, and which lists are proved."""
         bounds, items = scope.nearest_bounds(queries, width, exclude)
         forbidden = torch.isinf(bounds)
-        exact = squared_distances(queries, self.keys, items)
+        exact = _tree_sum(scope.parts(queries, items))
         exact, items = _in_order(exact.masked_fill(forbidden, torch.inf), items)
         items = items.masked_fill(torch.isinf(exact), -1)
         # A forbidden candidate among them: so is every item that may be ranked.
@@ -173,22 +266,63 @@ class _Scope:
 
     def __init__(
         self,
-        keys: torch.Tensor,
-        squared_norms: torch.Tensor,
+        index: ExactIndex,
+        weights: tuple[float, ...],
         allow: npt.ArrayLike | None,
         deny: npt.ArrayLike | None,
     ) -> None:
-        self.keys = keys
+        self.keys, self.blocks = index.keys, index.blocks
+        device, width = self.keys.device, self.keys.shape[1]
+        self.weights = torch.tensor(weights, dtype=torch.float64, device=device)
+        self.by_coordinate = self.weights.repeat_interleave(
+            torch.tensor(self.blocks, device=device), output_size=width
+        )
         denied = _as_indices(deny)
         self.items: npt.NDArray[np.int64] | None = None
+        self.squared_norms = index._squared_norms @ self.weights
         if allow is not None:
             self.items = np.setdiff1d(_as_indices(allow), denied)
-            squared_norms = squared_norms[torch.as_tensor(self.items, device=keys.device)]
-        self.size = len(squared_norms)
-        self.error = 1.01 * (2 * keys.shape[1] + 8) * _unit_roundoff()
-        self.bias = ((1.0 - self.error) * squared_norms).float()
+            self.squared_norms = self.squared_norms[torch.as_tensor(self.items, device=device)]
+        self.size = len(self.squared_norms)
+        self.error = 1.01 * (2 * width + 8) * _unit_roundoff()
+        self.underflow = 8.0 * (width + 1) * _SMALLEST_NORMAL * (1.0 + index._largest_norm)
+        self.bias = ((1.0 - self.error) * self.squared_norms).float()
         if allow is None and len(denied):
-            self.bias[torch.as_tensor(denied, device=keys.device)] = torch.inf
+            self.bias[torch.as_tensor(denied, device=device)] = torch.inf
+
+    def parts(self, queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return w_b ‖q_b − k_ib‖² of the items (B, m) of each query: (B, m, blocks) float64."""
+        apart = block_distances(queries, self.keys, items, self.blocks)
+        return apart.mul_(self.weights)
+
+    def count_nearer(
+        self, queries: torch.Tensor, items: torch.Tensor, exclude: Ragged | None
+    ) -> torch.Tensor:
+        """Return (B,) int64: how many items stand before ``items`` (B,) in each query's list."""
+        own = _tree_sum(self.parts(queries, items[:, None]))
+        squared = (queries.square() * self.by_coordinate).sum(dim=1, keepdim=True)
+        weighted = (queries * self.by_coordinate).float()
+        norms = self.squared_norms.float()
+        rows, places = self._places(exclude)
+        count = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        step = self._items_at_once(len(queries), _BUDGET)
+        for start in range(0, self.size, step):
+            stop = min(start + step, self.size)
+            found = torch.addmm(norms[None, start:stop], weighted, self._block(start, stop).T,
+                                alpha=-2.0)  # fmt: skip
+            gap = found.double() + (squared - own)  # y_i less the y of the asked item
+            slack = self.error * (squared + self.squared_norms[start:stop]) + self.underflow
+            gap[self._hidden(rows, places, start, stop)] = torch.inf
+            count += (gap < -slack).sum(dim=1)
+            row, place = (gap.abs() <= slack).nonzero(as_tuple=True)
+            place += start
+            exact = _tree_sum(
+                pair_distances(queries, self.keys, row, place, self.blocks).mul_(self.weights)
+            )
+            mine = own[row, 0]
+            before = (exact < mine) | ((exact == mine) & (place < items[row]))
+            count += torch.bincount(row[before], minlength=len(queries))
+        return count
 
     def nearest_bounds(
         self, queries: torch.Tensor, width: int, exclude: Ragged | None
@@ -197,14 +331,13 @@ class _Scope:
 
         A bound is infinite where the item may not be ranked.
         """
-        rounded = queries.float()
+        rounded = (queries * self.by_coordinate).float()
         seek = self._by_kernel if readable(rounded) else self._by_passes
         best, chosen = seek(rounded, width, *self._places(exclude))
         if self.items is not None:
             chosen = torch.as_tensor(self.items, device=chosen.device)[chosen]
-        squared = queries.square().sum(dim=1, keepdim=True)
-        underflow = 8.0 * (queries.shape[1] + 1) * _SMALLEST_NORMAL
-        return best.double() + (1.0 - self.error) * squared - underflow, chosen
+        squared = (queries.square() * self.by_coordinate).sum(dim=1, keepdim=True)
+        return best.double() + (1.0 - self.error) * squared - self.underflow, chosen
 
     def _by_kernel(
         self,
@@ -245,13 +378,7 @@ class _Scope:
             bounds = torch.addmm(
                 self.bias[None, start:stop], queries, self._block(start, stop).T, alpha=-2.0
             )
-            inside = (places >= start) & (places < stop)
-            if inside.any():
-                hidden = (
-                    torch.as_tensor(rows[inside], device=bounds.device),
-                    torch.as_tensor(places[inside] - start, device=bounds.device),
-                )
-                bounds[hidden] = torch.inf
+            bounds[self._hidden(rows, places, start, stop)] = torch.inf
             low, at = bounds.topk(min(width, stop - start), largest=False, sorted=False)
             best = torch.cat([best, low], dim=1)
             chosen = torch.cat([chosen, at + start], dim=1)
@@ -273,6 +400,17 @@ class _Scope:
             return self.keys[start:stop]
         return self.keys[torch.as_tensor(self.items[start:stop], device=self.keys.device)]
 
+    def _hidden(
+        self, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64], start: int, stop: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and columns, in the block of items from ``start``, of what is excluded."""
+        inside = (places >= start) & (places < stop)
+        device = self.keys.device
+        return (
+            torch.as_tensor(rows[inside], device=device),
+            torch.as_tensor(places[inside] - start, device=device),
+        )
+
     def _places(
         self, exclude: Ragged | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -291,31 +429,86 @@ class _Scope:
 def squared_distances(
     queries: torch.Tensor, keys: torch.Tensor, items: torch.Tensor
 ) -> torch.Tensor:
-    """Return ‖q_b − k_i‖² in float64 for the items (B, m) of each query: the order of every list.
+    """Return ‖q_b − k_i‖² in float64 for the items (B, m) of each query.
 
-    The squares are added in one fixed tree, so that a pair has the same bits in any batch, on any
-    number of threads.
+    Parameters and bits as for `block_distances`, with one block.
+    """
+    return block_distances(queries, keys, items, (keys.shape[1],))[:, :, 0]
+
+
+@torch.no_grad()
+def block_distances(
+    queries: torch.Tensor, keys: torch.Tensor, items: torch.Tensor, blocks: Sequence[int]
+) -> torch.Tensor:
+    """Return the squared distances, block by block, of the items (B, m) of each query.
+
+    They are the order of every list. The squares are added in one fixed tree, so that a pair has
+    the same bits in any batch, on any number of threads.
 
     Parameters
     ----------
     queries : (B, D) float64 tensor
     keys : (N, D) tensor
     items : (B, m) int64 tensor
+    blocks : sequence of int
+        How many coordinates each block has, D in all.
 
     Returns
     -------
-    (B, m) float64 tensor
+    (B, m, blocks) float64 tensor
     """
     width = items.shape[1]
-    flat = items.flatten()
-    result = torch.empty(len(flat), dtype=torch.float64, device=queries.device)
+    pairs = torch.arange(items.numel(), device=items.device)
+    rows = pairs // max(1, width)
+    return pair_distances(queries, keys, rows, items.flatten(), blocks).view(
+        *items.shape, len(blocks)
+    )
+
+
+@torch.no_grad()
+def distances_to_key(
+    queries: torch.Tensor, key: torch.Tensor, blocks: Sequence[int]
+) -> torch.Tensor:
+    """Return the squared distances, block by block, of all queries (B, D) to one key (D,).
+
+    (B, blocks) float64, with the bits of `block_distances`.
+    """
+    result = queries.new_empty(len(queries), len(blocks))
+    step = max(1, _BUDGET // max(1, len(key)))
+    for start in range(0, len(queries), step):
+        terms = (queries[start : start + step] - key.double()).square_()
+        result[start : start + step] = _block_sums(terms, blocks)
+    return result
+
+
+@torch.no_grad()
+def pair_distances(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    items: torch.Tensor,
+    blocks: Sequence[int],
+) -> torch.Tensor:
+    """Return the squared distances, block by block, of single pairs of query row and item.
+
+    As `block_distances`; ``rows`` and ``items`` are (P,) int64, the answer (P, blocks) float64.
+    """
+    result = torch.empty(len(items), len(blocks), dtype=torch.float64, device=queries.device)
     step = max(1, _BUDGET // max(1, keys.shape[1]))
-    for start in range(0, len(flat), step):
-        chosen = flat[start : start + step]
-        pairs = torch.arange(start, start + len(chosen), device=flat.device)
-        terms = (queries[pairs // width] - keys[chosen].double()).square_()
-        result[start : start + step] = _tree_sum(terms)
-    return result.view(items.shape)
+    for start in range(0, len(items), step):
+        chosen = slice(start, start + step)
+        terms = (queries[rows[chosen]] - keys[items[chosen]].double()).square_()
+        result[chosen] = _block_sums(terms, blocks)
+    return result
+
+
+def _block_sums(terms: torch.Tensor, blocks: Sequence[int]) -> torch.Tensor:
+    """Sum each block of the columns, in place: (n, D) to (n, blocks)."""
+    ends = np.cumsum(blocks)
+    parts = [
+        _tree_sum(terms[:, end - width : end]) for end, width in zip(ends, blocks, strict=True)
+    ]
+    return torch.stack(parts, dim=1)
 
 
 def _tree_sum(terms: torch.Tensor) -> torch.Tensor:

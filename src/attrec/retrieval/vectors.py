@@ -43,12 +43,9 @@ def item_keys(network: Network, dtype: torch.dtype = torch.float32) -> torch.Ten
     (N, 2d), (N, d) or (N, d + 1) tensor
         On the network's device.
     """
-    d = network.config.embedding_dim
     if isinstance(network, AdditiveNetwork):
-        found = network.keys(dtype=torch.float64)
-        if network.is_lifted:
-            found = torch.cat([found, network.lift().sqrt()[:, None]], dim=1)
-        return found.to(dtype)
+        return bare_keys(network, dtype=dtype)
+    d = network.config.embedding_dim
     keys = torch.empty(network.num_items, 2 * d, dtype=dtype, device=network.item_long.device)
     long_weight, short_weight = _root_weights(network)
     for start in range(0, network.num_items, _ROWS_AT_ONCE):
@@ -87,15 +84,93 @@ def query_vectors(
     (n, 2d), (n, d) or (n, d + 1) tensor
         On the network's device.
     """
+    queries = bare_queries(network, user_index, histories, dtype=dtype, l2=l2)
+    if not isinstance(network, AdditiveNetwork):
+        d = network.config.embedding_dim
+        long_weight, short_weight = _root_weights(network)
+        queries[:, :d] *= long_weight
+        queries[:, d:] *= short_weight
+    return queries
+
+
+@torch.no_grad()
+def bare_keys(
+    network: Network,
+    items: npt.NDArray[Any] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Return the keys of some items, or of all, without ω: [V_i ; X_i], or k_i of the additive net.
+
+    With `bare_queries`, y = ω ‖q − k_i‖² over the first `long_term_width` coordinates plus
+    (1 − ω) ‖q − k_i‖² over the others, for any ω; the additive network has the second sum alone,
+    its k_i lifted where there are offsets or items that came after training.
+
+    Parameters
+    ----------
+    network : Network
+    items : (n,) integer, optional
+        Item indices; all items without it.
+    dtype : torch.dtype
+        Of the result.
+
+    Returns
+    -------
+    (n, D) tensor
+        On the network's device.
+    """
+    if isinstance(network, AdditiveNetwork):
+        chosen = None if items is None else torch.as_tensor(items, device=network.item_key.device)
+        found = network.keys(chosen, dtype=torch.float64)
+        if network.is_lifted:
+            found = torch.cat([found, network.lift(chosen).sqrt()[:, None]], dim=1)
+        return found.to(dtype)
+    tables = (network.item_long, network.item_short)
+    if items is not None:
+        asked = torch.as_tensor(items, device=network.item_long.device)
+        return torch.cat([table[asked].to(dtype) for table in tables], dim=1)
+    return torch.cat([table.detach().to(dtype) for table in tables], dim=1)
+
+
+@torch.no_grad()
+def item_points(network: Network, items: npt.NDArray[Any]) -> torch.Tensor:
+    """Return some items as if they were asking: their bare keys, 0 where queries are 0.
+
+    An asker at an item's own point has the distance ‖V_j − V_i‖² and ‖X_j − X_i‖² to every item i,
+    or 2 − 2 k_j · k_i + o_i of the additive network's trained items.
+
+    Returns
+    -------
+    (n, D) float64 tensor
+        On the network's device.
+    """
+    points = bare_keys(network, items, dtype=torch.float64)
+    if isinstance(network, AdditiveNetwork) and network.is_lifted:
+        points[:, -1] = 0.0
+    return points
+
+
+@torch.no_grad()
+def bare_queries(
+    network: Network,
+    user_index: npt.NDArray[Any],
+    histories: Ragged,
+    *,
+    dtype: torch.dtype = torch.float64,
+    l2: float = 0.0,
+) -> torch.Tensor:
+    """Return the queries without ω: [U_u ; m], or m of the additive network.
+
+    Parameters and shape as for `query_vectors`.
+    """
     if isinstance(network, AdditiveNetwork):
         intents = additive_intents(network, histories, dtype)
         return pad(intents, (0, 1)) if network.is_lifted else intents
     device = network.item_short.device
-    long_weight, short_weight = _root_weights(network)
     windows = torch.as_tensor(last_items(histories, network.config.window_length), device=device)
     intent = network.intent(windows, dtype=dtype)
     users = user_vectors(network, user_index, histories, dtype=dtype, l2=l2)
-    return torch.cat([users * long_weight, intent * short_weight], dim=1)
+    return torch.cat([users, intent], dim=1)
 
 
 def long_term_width(network: Network) -> int:
