@@ -226,6 +226,87 @@ def test_explain(run, files):
     assert json.loads(out)
 
 
+def test_explain_without_events(run, files):
+    arguments = ("explain", files / "model", "5", "--history", "3,4,6", "--without")
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "without an event, computed again" in out
+    found = json.loads(run(*arguments, "--json")[1])
+    assert [row["item_id"] for row in found["without"]] == ["3", "4", "6"]
+    assert found["rank"] >= 1
+    plain = json.loads(run(*arguments[:-1], "--json")[1])
+    assert "without" not in plain
+    assert "rank" not in plain
+    one = run("explain", files / "model", "5", "--history", "3", "--without")[1]
+    assert "nothing to rank by" in one
+
+
+def test_weights_of_the_long_term_by_request(run, files):
+    def answer(*flags):
+        return json.loads(run("recommend", files / "model", "7", "--json", *flags)[1])
+
+    assert all(row["long_term"] == 0 for row in answer("--long-term-weight", "0"))
+    assert all(row["short_term"] == 0 for row in answer("--long-term-weight", "1"))
+    code, out, _ = run("recommend", files / "model", "7", "--long-term-weight", "1")
+    assert code == 0
+    assert "long-term taste" in out
+    rows = json.loads(
+        run("recommend", files / "model", "7", "8", "--long-term-weight", "1", "--json")[1]
+    )
+    assert all(row["short_term"] == 0 for row in rows)
+    found = json.loads(
+        run("explain", files / "model", "5", "--user", "7", "--long-term-weight", "1", "--json")[1]
+    )
+    assert found["distance"] == found["long_term"]
+
+
+def test_one_list_for_several(run, files):
+    arguments = ("recommend", files / "model", "7", "8", "--history", "3,4", "--together", "-k", 3)
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "history" in out.splitlines()[0]
+    plain = json.loads(run(*arguments, "--json")[1])
+    assert [len(row["members"]) for row in plain] == [3, 3, 3]
+    assert plain[0]["distance"] == pytest.approx(sum(plain[0]["members"]) / 3, abs=1e-9)
+    (first, *_) = json.loads(run(*arguments, "--weights", "2,1,-0.5", "--json")[1])
+    a, b, c = first["members"]
+    assert first["distance"] == pytest.approx((2 * a + b - 0.5 * c) / 2.5, abs=1e-9)
+
+
+def test_more_and_less_like_items(run, files):
+    def answer(*flags):
+        rows = json.loads(run("recommend", files / "model", "7", "--json", "-k", "40", *flags)[1])
+        return [row["item_id"] for row in rows]
+
+    plain = answer()
+    unlike = answer("--unlike", plain[0])
+    assert set(unlike) == set(plain[1:])
+    assert unlike != plain[1:]
+    assert answer("--unlike", plain[0], "--strength", "1e-9") == plain[1:]
+    assert set(answer("--like", ",".join(plain[:2]))) == set(plain[2:])
+    assert run("recommend", files / "model", "7", "--like", "5")[0] == 0
+
+
+def test_similar_items(run, files):
+    code, out, _ = run("similar", files / "model", "5", "-k", "4")
+    assert code == 0
+    assert out.count("Film") == 4
+    rows = json.loads(run("similar", files / "model", "5", "--sense", "long-term", "--json")[1])
+    assert len(rows) == 10
+    assert all(row["short_term"] == 0 and row["item_id"] != "5" for row in rows)
+
+
+def test_the_audience_of_an_item(run, files):
+    code, out, _ = run("audience", files / "model", "5", "-k", "4")
+    assert code == 0
+    assert out.split()[:4] == ["user", "distance", "long", "short"]
+    rows = json.loads(run("audience", files / "model", "5", "-k", "99", "--json")[1])
+    everybody = run("audience", files / "model", "5", "-k", "99", "--include-taken", "--json")[1]
+    assert len(rows) < len(json.loads(everybody)) == 50
+    distances = [row["distance"] for row in rows]
+    assert distances == sorted(distances)
+
+
 def test_info_and_doctor(run, files):
     code, out, _ = run("info", files / "model")
     assert code == 0
@@ -253,6 +334,13 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["recommend", "{model}", "--out", "x.csv"], "say whom to recommend to"),
         (["recommend", "{model}", "--history", "3", "--all"], "--history is for one answer"),
         (["recommend", "{model}", "7", "-k", "0"], "k"),
+        (["recommend", "{model}", "7", "8", "--like", "3"], "for one answer on the screen"),
+        (["recommend", "{model}", "--all", "--together"], "leave out --all, --log and --out"),
+        (["recommend", "{model}", "7", "--weights", "1"], "give --together with them"),
+        (["recommend", "{model}", "7", "--together", "--weights", "a"], "expected numbers"),
+        (["recommend", "{model}", "--together"], "no members"),
+        (["similar", "{model}", "5", "--sense", "taste"], "expected one of next, short-term"),
+        (["audience", "{model}", "none"], "item 'none' is not in the model"),
         (["recommend", "{folder}/none", "7"], "none"),
         (["train", "{folder}/none.csv"], "no such file"),
         (["train", "{log}", "--preset", "best"], "no preset 'best'"),
@@ -297,7 +385,7 @@ def test_a_closed_pipe_is_no_error(monkeypatch):
 @pytest.mark.parametrize(
     "command",
     ["", "data", "data fetch", "data simulate", "train", "tune", "evaluate", "recommend", "explain",
-     "info", "doctor", "demo"],
+     "similar", "audience", "info", "doctor", "demo"],
 )  # fmt: skip
 def test_every_command_has_a_help_page(run, command):
     code, out, _ = run(*command.split(), "--help")

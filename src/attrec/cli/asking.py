@@ -9,6 +9,7 @@ import typer
 
 from attrec.cli.arguments import Json, Model, app, listed_ids, print_json, read_source
 from attrec.errors import RequestError
+from attrec.request import DEFAULT_STRENGTH
 from attrec.screen import (
     console,
     print_audience,
@@ -60,7 +61,7 @@ def recommend(
     unlike: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Less like these items; "
                       "for one answer.")] = None,
     strength: Annotated[float, typer.Option(metavar="X", help="Weight of --like and of --unlike, "
-        "where the user has 1; below 1 with --unlike.")] = 0.5,
+        "where the user has 1; below 1 with --unlike.")] = DEFAULT_STRENGTH,
     long_term_weight: LongTermWeight = None,
     together: Annotated[bool, typer.Option("--together", help="One list for all the users named "
         "(and --history): by the mean of their distances.")] = False,
