@@ -20,38 +20,48 @@ from attrec.model.choice import make_network
 from attrec.recommender import Recommender
 
 NUM_ITEMS, TRAINED, USERS = 25, 7, 9
-KINDS = ["mean", "sum", "max", "min", "additive"]
+KINDS = ["mean", "sum", "max", "min", "additive", "lifted"]
+PAPER = KINDS[:4]
 OMEGAS = [0.0, 0.2, 0.5, 0.9, 1.0]
 EXACT = {"abs": 1e-9, "rel": 0}
 
 
 @cache
 def model(kind, seed=0, omega=0.3):
-    """Seven users with a row, two that came later; each with one to eight events."""
+    """Seven users with a row, two that came later; each with one to eight events.
+
+    ``lifted`` is the additive network with a popularity of the moment and two later items.
+    """
     random = np.random.default_rng(seed)
     histories = [random.integers(0, NUM_ITEMS, random.integers(1, 9)) for _ in range(USERS)]
     histories[0] = histories[0][:1]
+    first = NUM_ITEMS - 2 if kind == "lifted" else NUM_ITEMS
     vocabulary = Vocabulary(
         np.array([f"u{u}" for u in range(USERS)], dtype=object),
         np.array([f"i{i:02}" for i in range(NUM_ITEMS)], dtype=object),
         TRAINED,
+        first,
     )
-    if kind == "additive":
+    if kind in ("additive", "lifted"):
         options = Options.of(embedding_dim=8, heads=2, blocks=1, window_length=5)
     else:
         options = Options.of(
             "paper-sparse", embedding_dim=6, window_length=4, init_std=0.5, aggregation=kind,
             long_term_weight=omega,
         )  # fmt: skip
-    network = make_network(options.model, TRAINED, NUM_ITEMS, seed=seed)
-    if kind == "additive":
-        network.settle(torch.bincount(torch.as_tensor(np.concatenate(histories)), minlength=25))
+    network = make_network(options.model, TRAINED, first, seed=seed)
+    if kind in ("additive", "lifted"):
+        network.settle(torch.as_tensor(random.integers(1, 9, first)))
+    if kind == "lifted":
+        later = torch.as_tensor(random.normal(size=(2, 2, 8)) * 0.2, dtype=torch.float32)
+        network = network.with_items(*later)
+        network = network.with_offset(torch.as_tensor(random.random(NUM_ITEMS)))
     lists = Sequences(Ragged.from_lists([each.tolist() for each in histories]))
     return Recommender(network, vocabulary, lists, options)
 
 
 models = st.builds(model, st.sampled_from(KINDS), st.integers(0, 3))
-paper_models = st.builds(model, st.sampled_from(KINDS[:-1]), st.integers(0, 3))
+paper_models = st.builds(model, st.sampled_from(PAPER), st.integers(0, 3))
 users = st.integers(0, USERS - 1).map(lambda u: f"u{u}")
 items = st.integers(0, NUM_ITEMS - 1).map(lambda i: f"i{i:02}")
 histories = st.lists(items, min_size=1, max_size=6)
@@ -69,6 +79,12 @@ def has_row(served, user):
 
 def additive(served):
     return served.options.model.architecture == "additive"
+
+
+def keys_of(served, rounded=True):
+    """k (N, d) of the additive network, and the square of the coordinate that lifts it."""
+    keys, lift = served.network.keys(dtype=torch.float64), served.network.lift()
+    return (keys.float().double(), lift.sqrt().float().double() ** 2) if rounded else (keys, lift)
 
 
 def history_of(served, user):
@@ -90,9 +106,8 @@ def formula(served, user=None, history=None, omega=None, rounded=True):
             m = network.start.double()
             if len(newest):
                 m = network.last_intents(newest, torch.tensor([len(newest)]), dtype=torch.float64)
-            keys = network.keys(dtype=torch.float64)
-            keys = keys.float().double() if rounded else keys
-            short = (m - keys).square().sum(dim=1)
+            keys, lift = keys_of(served, rounded)
+            short = (m - keys).square().sum(dim=1) + lift
             return torch.stack([torch.zeros_like(short), short], dim=1).numpy()
         V, X = network.item_long.double(), network.item_short.double()
         window = torch.full((1, L), -1)
@@ -150,7 +165,7 @@ def test_any_weight_of_the_long_term_from_one_index(served, user, omega):
     check(found, parts)
 
 
-@given(st.sampled_from(KINDS[:-1]), users, items, items, omegas)
+@given(st.sampled_from(PAPER), users, items, items, omegas)
 def test_a_weight_asked_for_is_that_of_a_model_which_has_it(kind, user, item, other, omega):
     asked, trained = model(kind, 1), model(kind, 1, omega)
     weight = {"long_term_weight": omega}
@@ -199,15 +214,16 @@ def test_reasons_add_up(served, user, item, other, omega):
     parts = formula(served, user, omega=omega, rounded=False)
     i, j = number(item), number(other)
     total = sum(event.part for event in found.events) + found.excess + found.constant
+    total += found.offset
     assert total == pytest.approx(found.short_term, **EXACT)
     assert found.long_term + found.short_term == pytest.approx(found.distance, **EXACT)
     assert found.distance == pytest.approx(parts[i].sum(), **EXACT)
-    pulls = sum(event.pull for event in found.events) + found.excess_pull
+    pulls = sum(event.pull for event in found.events) + found.excess_pull + found.offset_pull
     assert pulls == pytest.approx(found.short_term_advantage, **EXACT)
     assert pulls == pytest.approx(parts[:, 1].mean() - parts[i, 1], **EXACT)
     assert found.long_term_pull == pytest.approx(parts[:, 0].mean() - parts[i, 0], **EXACT)
     contrast = found.versus
-    added = sum(contrast.events) + contrast.excess + contrast.long_term
+    added = sum(contrast.events) + contrast.excess + contrast.long_term + contrast.offset
     assert contrast.difference == pytest.approx(added, **EXACT)
     assert contrast.difference == pytest.approx(parts[j].sum() - parts[i].sum(), **EXACT)
 
@@ -291,19 +307,20 @@ def test_a_critique_is_a_group_with_the_items_own_points(served, user, data):
         **{("like", n): strength / len(like) for n in range(len(like))},
         **{("unlike", n): -strength / len(unlike) for n in range(len(unlike))},
     }
+    lift = 0.0
     if additive(served):
-        keys = served.network.keys(dtype=torch.float64).float().double()
-        points, factors = [keys], [1.0]
+        keys, lift = keys_of(served)
+        points, tables, factors = [keys_of(served, rounded=False)[0]], [keys], [1.0]
     else:
-        points = [served.network.item_long.double(), served.network.item_short.double()]
+        points = tables = [served.network.item_long.double(), served.network.item_short.double()]
         omega_or_own = served.network.config.long_term_weight if omega is None else omega
         factors = [omega_or_own, 1 - omega_or_own]
     mean = formula(served, user, omega=omega)
     for (side, n), share in shares.items():
         item = number({"like": like, "unlike": unlike}[side][n])
         apart = [
-            factor * (table[item] - table).square().sum(dim=1).detach().numpy()
-            for factor, table in zip(factors, points, strict=True)
+            factor * ((own[item] - table).square().sum(dim=1) + lift).detach().numpy()
+            for factor, own, table in zip(factors, points, tables, strict=True)
         ]
         mean = mean + share * np.stack([np.zeros(NUM_ITEMS), *apart][-2:], axis=1)
     mean /= 1.0 + sum(shares.values())
@@ -351,11 +368,12 @@ def test_similar_items_are_nearest_in_the_asked_sense(served, item, sense):
             served.similar(item, sense=sense)
         return
     if additive(served):
-        table = served.network.keys(dtype=torch.float64).float().double()
+        own, (table, lift) = keys_of(served, rounded=False)[0], keys_of(served)
     else:
-        table = served.network.item_long if sense == "long-term" else served.network.item_short
-    table = table.detach().double()
-    apart = (table[i] - table).square().sum(dim=1).numpy()
+        network = served.network
+        own = table = (network.item_long if sense == "long-term" else network.item_short).double()
+        lift = 0.0
+    apart = ((own[i] - table).square().sum(dim=1) + lift).detach().numpy()
     if additive(served) and sense == "next":
         apart = formula(served, history=[item])[:, 1]
     none = np.zeros(NUM_ITEMS)
@@ -430,6 +448,26 @@ def test_requests_that_cannot_be_answered(kind, verb, arguments, error, message)
         message = "no long-term part to weigh"
     with pytest.raises(error, match=message):
         getattr(model(kind), verb)(**arguments)
+
+
+def test_an_item_of_which_nothing_is_known_stands_nowhere():
+    known = model("lifted")
+    network = known.network.with_items(known.network.folded_context, torch.eye(8)[:2] * 0.5)
+    network.folded_key[1] = 0.0
+    served = Recommender(network, known.vocabulary, known.histories, known.options)
+    assert all(place.item_id != "i24" for place in served.recommend("u1", k=NUM_ITEMS))
+    group = served.recommend_group(["u1", "u2"], k=NUM_ITEMS, exclude_seen=False)
+    assert [place.item_id for place in group if place.item_id == "i24"] == []
+    for verb in (served.similar, served.audience):
+        with pytest.raises(RequestError, match="'i24' came after training and nothing is known"):
+            verb("i24")
+    with pytest.raises(RequestError, match="nothing is known"):
+        served.recommend("u1", unlike=["i24"])
+    for item in served.vocabulary.item_ids[:24]:
+        if item not in history_of(served, "u1"):
+            places = served.recommend("u1", k=NUM_ITEMS)
+            (place,) = [each.rank for each in places if each.item_id == item]
+            assert served.explain("u1", item, without=True).rank == place
 
 
 def test_nobody_may_be_left_for_an_audience():

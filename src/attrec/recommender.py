@@ -49,7 +49,13 @@ from attrec.request import (
     user_column,
 )
 from attrec.retrieval.index import ExactIndex, Neighbours, distances_to_key
-from attrec.retrieval.vectors import bare_keys, bare_queries, long_term_width, user_vectors
+from attrec.retrieval.vectors import (
+    bare_keys,
+    bare_queries,
+    item_points,
+    long_term_width,
+    user_vectors,
+)
 from attrec.stored_model import StoredModel, from_artifact, to_artifact
 
 Sense = Literal["next", "short-term", "long-term"]
@@ -179,7 +185,7 @@ class Recommender:
         if len(named) == 0:
             found, parts = self._nearest(queries, asked.histories, limits, weights)
             return self._list(found.indices[0], parts[0])
-        points = torch.cat([queries, self._index.keys[torch.as_tensor(named)].to(queries)])
+        points = torch.cat([queries, item_points(self.network, self._placed(named))])
         seen = np.concatenate([asked.histories[0], named])
         items, parts = self._search_mean(points, np.append(1.0, shares), seen, limits, weights)
         return self._list(items, _mean(parts, np.append(1.0, shares)))
@@ -256,9 +262,9 @@ class Recommender:
         k, allow, deny
             As in `recommend`; the item itself is left out.
         sense : {'next', 'short-term', 'long-term'}
-            ``next``: ‖m − X_j‖², of the additive network ‖m − k_j‖², m being the intent after a
-            history of the item alone: what is taken after it. ``short-term``: ‖X_i − X_j‖² or
-            ‖k_i − k_j‖², the items' own points. In the paper's network that is ``next`` again,
+            ``next``: ‖m − X_j‖², of the additive network ‖m − k_j‖² + o_j, m being the intent after
+            a history of the item alone: what is taken after it. ``short-term``: ‖X_i − X_j‖² or
+            ‖k_i − k_j‖² + o_j, the items' own points. In the paper's network that is the same,
             because the intent after one item is the item: its nearness has no direction. The
             additive network learns keys only as seen from intents, and what lies beside a key may
             be anything. ``long-term``: ‖V_i − V_j‖²: what suits the same people; the additive
@@ -283,13 +289,13 @@ class Recommender:
                 "sense = 'long-term': the additive network has no long-term part; take "
                 "'short-term' or 'next', or train with architecture = 'paper'"
             )
-        index = self._requests.items([item])
+        index = self._placed(self._requests.items([item]))
         limits = self._requests.limits(k, True, allow, deny)
         itself = Ragged.from_lists([index.tolist()])
         if sense == "next":
             query = bare_queries(self.network, np.array([-1]), itself)
         else:
-            query = self._index.keys[torch.as_tensor(index)].double()
+            query = item_points(self.network, index)
         weights = (1.0, 0.0) if sense == "long-term" else (0.0, 1.0)
         found, parts = self._nearest(query, itself, limits, weights)
         return self._list(found.indices[0], parts[0])
@@ -330,7 +336,7 @@ class Recommender:
         RequestError
             ``k`` is below 1, or the weight is out of its range.
         """
-        (index,) = self._requests.items([item])
+        (index,) = self._placed(self._requests.items([item]))
         weights = self._weights(long_term_weight)
         if k < 1:
             raise RequestError(f"k = {k}: ask for at least 1 user")
@@ -649,6 +655,22 @@ class Recommender:
             queries[start : start + len(part)] = self._queries(_taken(asked, part))
         return rows, queries
 
+    def _placed(self, items: Indices) -> Indices:
+        """Return the same items, of each of which something is known.
+
+        Raises
+        ------
+        RequestError
+            One came after training, and nothing is known of it yet.
+        """
+        unplaced = np.intersect1d(items, self._unplaced)
+        if len(unplaced):
+            raise RequestError(
+                f"item {self._item_id(unplaced[0])!r} came after training and nothing is known of "
+                "it yet; update the model with events that have it"
+            )
+        return items
+
     def _denied(self, deny: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
         """Return what is denied, and the items that nothing is known of."""
         return self._unplaced if deny is None else np.union1d(deny, self._unplaced)
@@ -800,7 +822,9 @@ class Recommender:
         queries = self._queries(everyone)
         asked_items = np.full(len(lists), item)
         seen = asked.histories.take(np.zeros(len(lists), dtype=np.int64))
-        ranks = self._index.ranks(queries, asked_items, weights=weights, exclude=seen)
+        ranks = self._index.ranks(
+            queries, asked_items, weights=weights, exclude=seen, deny=self._unplaced
+        )
         # In float64 throughout, as explanations are.
         key = bare_keys(self.network, np.array([item]), dtype=torch.float64)[0]
         apart = distances_to_key(queries, key, self._index.blocks).cpu().numpy()

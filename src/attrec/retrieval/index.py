@@ -159,6 +159,7 @@ class ExactIndex:
         *,
         weights: Sequence[float] | None = None,
         exclude: Ragged | None = None,
+        deny: npt.ArrayLike | None = None,
     ) -> npt.NDArray[np.int64]:
         """Return the place of one item in the whole list of each query, 1 being nearest.
 
@@ -169,7 +170,7 @@ class ExactIndex:
         queries : (B, D) float64 tensor
         items : (B,) integer
             The item whose place is asked; an exclusion of itself has no effect.
-        weights, exclude
+        weights, exclude, deny
             As in `search`.
 
         Returns
@@ -182,7 +183,7 @@ class ExactIndex:
             As in `search`.
         """
         queries = self._checked(queries)
-        scope = self._scope(weights, None, None)
+        scope = self._scope(weights, None, deny)
         before = np.zeros(len(queries), dtype=np.int64)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             rows = np.arange(start, min(start + _QUERIES_AT_ONCE, len(queries)))
@@ -302,7 +303,7 @@ class _Scope:
         own = _tree_sum(self.parts(queries, items[:, None]))
         squared = (queries.square() * self.by_coordinate).sum(dim=1, keepdim=True)
         weighted = (queries * self.by_coordinate).float()
-        norms = self.squared_norms.float()
+        norms = self.squared_norms.float().masked_fill(torch.isinf(self.bias), torch.inf)
         rows, places = self._places(exclude)
         count = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         step = self._items_at_once(len(queries), _BUDGET)
