@@ -7,7 +7,7 @@ import torch
 import attrec
 from attrec.data.interactions import InteractionLog, concatenate
 from attrec.data.sequences import Sequences
-from attrec.errors import DataError
+from attrec.errors import DataError, RequestError, UnknownIdError
 from attrec.retrieval.vectors import item_keys
 from attrec.updating import update
 
@@ -180,3 +180,48 @@ def test_times_are_kept_by_a_training(served):
     log = community_log()
     wanted = Sequences.from_log(log, served.vocabulary)
     assert np.array_equal(served.histories.times, wanted.times)
+
+
+def test_an_observed_event_counts_at_once(served):
+    served = update(served, batch(served)).recommender
+    like = events_of(served, "new0")
+    for number, item in enumerate(like):
+        assert served.observe("stranger", item, BASE + 2e6 + number)
+    assert not served.observe("stranger", like[0], BASE + 2e6)  # it is there
+    assert events_of(served, "stranger") == like
+    answers = [served.recommend(user, k=8) for user in ("stranger", "new0")]
+    assert answers[0] == answers[1] == served.recommend(history=like, k=8)
+    found = served.audience("novelty", k=200, exclude_taken=False)
+    assert "stranger" in [member.user_id for member in found]
+
+
+def test_observed_one_by_one_or_updated_in_one_lot(served):
+    log = batch(served)
+    known = log.take(np.flatnonzero(log.item_ids[log.item_codes] != "novelty"))
+    once = update(served, known).recommender
+    live = update(served, known.take(np.zeros(0, np.int64))).recommender
+    rows = np.random.default_rng(1).permutation(len(known))
+    for row in rows:
+        user, item = (known.user_ids[known.user_codes[row]], known.item_ids[known.item_codes[row]])
+        assert live.observe(user, item, float(known.timestamps[row]))
+    for user in known.user_ids.tolist():
+        assert events_of(live, user) == events_of(once, user)
+        ours, theirs = (r.recommend(user, k=10) for r in (live, once))
+        if live.moment is None:
+            assert ours == theirs
+    assert live.histories.num_events == once.histories.num_events
+
+
+def test_an_event_of_an_unknown_item_waits_for_the_update(served):
+    live = update(served, batch(served, size=1)).recommender
+    assert not live.observe("new0", "yet another", BASE + 5e6)
+    assert len(live.waiting) == 1
+    found = update(live, live.waiting)
+    assert (found.summary.new_items, found.summary.folded_in) == (1, 2)
+    assert events_of(found.recommender, "new0")[-1] == "yet another"
+    with pytest.raises(RequestError, match="this model's events need a time"):
+        live.observe("new0", "i3")
+    with pytest.raises(UnknownIdError, match="item ids are strings"):
+        live.observe("new0", 3, BASE)
+    with pytest.raises(RequestError, match="time = nan is not a finite number"):
+        live.observe("new0", "i3", float("nan"))

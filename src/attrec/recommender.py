@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +27,10 @@ from attrec.answers import (
 from attrec.artifact import FORMAT_VERSION, attrec_version, load_artifact, save_artifact
 from attrec.config import Options
 from attrec.data.interactions import IdArray, InteractionLog
+from attrec.data.live import LiveHistories
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences, last_items
-from attrec.data.vocabulary import Vocabulary
+from attrec.data.vocabulary import UNKNOWN, Vocabulary, check_kind
 from attrec.errors import ArtifactError, DeviceError, RequestError
 from attrec.explain import CatalogueMeans, Intent, Split, compare, read_intent, split_distances
 from attrec.model.additive import AdditiveNetwork
@@ -104,7 +106,8 @@ class Recommender:
         _check_fit(network, vocabulary, histories)
         self.network = network
         self.vocabulary = vocabulary
-        self.histories = histories
+        self._live = LiveHistories(histories)
+        self._waiting: list[tuple[int | str, int | str, float | None]] = []
         self.options = options
         self.titles = {key: title for key, title in (titles or {}).items() if title is not None}
         self.record = dict(record or {})
@@ -561,6 +564,74 @@ class Recommender:
         """Return the title of an item index, None where there is none."""
         return self.titles.get(str(self._item_id(item_index)))
 
+    # As time goes on
+
+    @property
+    def histories(self) -> Sequences:
+        """The whole log: a history for each user, observed events included."""
+        return self._live.sequences
+
+    @property
+    def waiting(self) -> InteractionLog:
+        """Observed events of items that the model lacks; `attrec.updating.update` takes them in."""
+        users, items, times = zip(*self._waiting, strict=True) if self._waiting else ((), (), ())
+        known = times if self._live.has_times else None
+        return InteractionLog.from_columns(
+            list(users), list(items), known, source="the observed events"
+        )
+
+    def observe(self, user: int | str, item: int | str, time: float | None = None) -> bool:
+        """Take one event in: the user's next list knows it. Nothing else changes.
+
+        Parameters
+        ----------
+        user : int or str
+            Known or not; of the kind that the model's ids have.
+        item : int or str
+        time : float
+            In the unit of the log, where the model's events have times; else left out.
+
+        Returns
+        -------
+        bool
+            Whether the event came in. Not where it is there already, and not where the model lacks
+            the item: such an event waits in `waiting` for the next `attrec.updating.update`.
+
+        Raises
+        ------
+        RequestError
+            There is no time, or one too many, or it is not finite.
+        UnknownIdError
+            An id is of the other kind.
+
+        Examples
+        --------
+        >>> import attrec
+        >>> log = attrec.simulate("community", num_users=30, num_items=20, events_per_user=8)
+        >>> served = attrec.fit(log, max_epochs=1, embedding_dim=8, min_steps=5).recommender
+        >>> served.observe(0, 3, time=10_000.0), served.observe(0, 3, time=10_000.0)
+        (True, False)
+        """
+        event = f"event of user {plain(user)!r}"
+        if self._live.has_times != (time is not None):
+            wants = "need a time" if self._live.has_times else "have no times; leave the time out"
+            raise RequestError(f"{event}: this model's events {wants}")
+        if time is not None and not math.isfinite(time):
+            raise RequestError(f"{event}: time = {time} is not a finite number; give seconds, say")
+        user, item = plain(user), plain(item)
+        check_kind(user, self.vocabulary.user_kind, "user")
+        check_kind(item, self.vocabulary.item_kind, "item")
+        (item_index,) = self.vocabulary.encode_items([item]).tolist()
+        if item_index == UNKNOWN:
+            self._waiting.append((user, item, time))
+            return False
+        (user_index,) = self.vocabulary.encode_users([user]).tolist()
+        if user_index == UNKNOWN:
+            self.vocabulary = self.vocabulary.with_user(user)
+            user_index = self._live.add_user()
+        self.__dict__.pop("_queries_of_all", None)  # the audience asks with the new history
+        return self._live.add(user_index, item_index, time)
+
     # The artifact
 
     def info(self) -> dict[str, Any]:
@@ -630,7 +701,7 @@ class Recommender:
 
     @property
     def _requests(self) -> RequestReader:
-        return RequestReader(self.vocabulary, self.histories)
+        return RequestReader(self.vocabulary, self._live)
 
     @property
     def _aggregation(self) -> str:

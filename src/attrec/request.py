@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attrec.data.interactions import IdArray, InteractionLog
+from attrec.data.live import LiveHistories
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import UNKNOWN, Vocabulary
@@ -67,7 +68,7 @@ class RequestReader:
     """Reads requests against one vocabulary and its histories."""
 
     vocabulary: Vocabulary
-    histories: Sequences
+    histories: LiveHistories
 
     def one(self, user: int | str | None, history: Ids | None) -> Asked:
         """Read the request of one user, one history, or a user with another history.
@@ -94,13 +95,14 @@ class RequestReader:
         if users is None:
             if histories is None:
                 everybody = np.arange(self.vocabulary.num_users)
-                return Asked(self.vocabulary.user_ids, everybody, self.histories.histories)
+                whole = self.histories.sequences.histories
+                return Asked(self.vocabulary.user_ids, everybody, whole)
             given = self._given(histories)
             return Asked(np.arange(len(given)), np.full(len(given), UNKNOWN, np.int64), given)
         index = self._users(users)
         names = self.vocabulary.decode_users(index)
         if histories is None:
-            return Asked(names, index, self.histories.histories.take(index))
+            return Asked(names, index, self.histories.take(index))
         if len(histories) != len(index):
             raise RequestError(
                 f"{len(index)} users and {len(histories)} histories; give one history for each user"

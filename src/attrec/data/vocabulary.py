@@ -66,6 +66,12 @@ class Vocabulary:
         new = users[self.encode_users(users) == UNKNOWN]
         return replace(self, user_ids=_appended(self.user_ids, new, "user", log.source))
 
+    def with_user(self, user: int | str) -> Vocabulary:
+        """Append one user who is new, of the kind that the ids have."""
+        return replace(
+            self, user_ids=np.append(self.user_ids, np.array([user], self.user_ids.dtype))
+        )
+
     def with_items_of(self, log: InteractionLog) -> Vocabulary:
         """Append the items of ``log`` that are new; every known index stays as it is."""
         items = log.item_ids[np.unique(log.item_codes)]
@@ -129,6 +135,19 @@ class Vocabulary:
     def parse_item(self, text: str) -> int | str:
         """Read an item id from text, as the kind this vocabulary has; see :meth:`parse_user`."""
         return _parse(text, self.item_kind, "item")
+
+
+def check_kind(identity: int | str, kind: IdKind, name: str) -> None:
+    """Raise unless an id is of this kind.
+
+    Raises
+    ------
+    UnknownIdError
+    """
+    if type(identity) is not {"integer": int, "string": str}[kind]:
+        raise UnknownIdError(
+            f"{name} {identity!r}: this model's {name} ids are {kind}s; give one of that kind"
+        )
 
 
 def _kind(ids: IdArray) -> IdKind:
