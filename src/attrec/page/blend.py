@@ -1,0 +1,246 @@
+"""The slider: a list that is re-ranked live and exactly, from a handful of numbers per item.
+
+Between two ends a distance is a straight line in the weight w,
+
+    y_i(w) = w a_i + (1 − w) b_i,   0 ≤ w ≤ 1.
+
+Of the paper's network a_i = ‖U_u − V_i‖², b_i = ‖m − X_i‖², and w is ω of (10). The additive
+network has no ω; its slider weighs two users q and q′ against each other, a_i = ‖q′ − k_i‖² and
+b_i = ‖q − k_i‖², as one would recommend to both together.
+
+Which items can stand among the first k for *some* w? Item j comes before item i for every w where
+a_j < a_i and b_j < b_i. So an item before which k others come at both ends is never among the first
+k, and the page does without it; what is left, some dozens of items, gives the same lists as the
+whole catalogue does.
+
+The recommender ranks by keys that are rounded to float32, which moves a distance by at most
+2u ‖q − k‖ ‖k‖ ≤ 2u (‖q‖ + ‖k‖)², u = 2⁻²⁴, to first order, and two distances apart by twice as
+much. In between, (‖q‖ + ‖k‖)² is at most twice what it is at the worse end. So 8u times that is
+enough: an item is left out only if k others undercut it by 16u times that, and the recommender's
+lists, too, are made of the items that are left.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from attrec.data.ragged import Ragged
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.network import AttRecNetwork
+from attrec.recommender import Recommender
+from attrec.retrieval.index import ExactIndex
+from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+STEPS = 100
+"""Of the slider."""
+_SLACK = 2.0**-20
+"""16u: times (‖q‖ + ‖k‖)² it is twice what rounding can move two distances apart."""
+_FILTERS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)
+"""Weights whose first k items sort most of a catalogue out at once."""
+_ROWS_AT_ONCE = 65_536
+_CHECKED_WHOLE = 50_000
+"""Items up to which every place of the slider is checked; above it every tenth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """One example: the items that can be listed, and their distances at both ends.
+
+    Attributes
+    ----------
+    users : tuple of int
+        Indices of the one or two users.
+    items : (c,) int64
+        Item indices, ascending.
+    first, second : (c,) float64
+        a and b.
+    k : int
+        Length of the list.
+    """
+
+    users: tuple[int, ...]
+    items: Indices
+    first: Floats
+    second: Floats
+    k: int
+
+    def listed(self, weight: float) -> Indices:
+        """Return the item indices at a weight, nearest first; ties go to the lower index."""
+        distances = weight * self.first + (1.0 - weight) * self.second
+        return self.items[np.argsort(distances, kind="stable")[: self.k]]
+
+
+def can_be_listed(first: Floats, second: Floats, k: int, slack: float = 0.0) -> npt.NDArray[Any]:
+    """Tell which items can be among the first ``k`` for some weight, given both distances.
+
+    Left out is an item that ``k`` others undercut by more than ``slack`` at both ends.
+
+    Parameters
+    ----------
+    first, second : (N,) float64
+    k : int, ≥ 1
+    slack : float, ≥ 0
+
+    Returns
+    -------
+    (N,) bool
+
+    Examples
+    --------
+    >>> can_be_listed(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 3.5]), 1).tolist()
+    [True, True, False]
+    """
+    hopeful = np.ones(len(first), dtype=bool)
+    if len(first) > k:
+        for weight in _FILTERS:
+            at = np.argpartition(weight * first + (1.0 - weight) * second, k - 1)[:k]
+            beaten = (first > first[at].max() + slack) & (second > second[at].max() + slack)
+            hopeful &= ~beaten
+    rows = np.flatnonzero(hopeful)
+    order = rows[np.argsort(first[rows], kind="stable")]
+    kept = np.zeros(len(first), dtype=bool)
+    nearest: list[float] = []  # the k smallest second distances of items already passed, negated
+    passed = 0
+    for item in order.tolist():
+        while first[order[passed]] < first[item] - slack:
+            heapq.heappush(nearest, -float(second[order[passed]]))
+            if len(nearest) > k:
+                heapq.heappop(nearest)
+            passed += 1
+        kept[item] = len(nearest) < k or second[item] <= -nearest[0] + slack
+    return kept
+
+
+def blends_of(recommender: Recommender, users: Sequence[int], k: int = 10) -> list[Blend]:
+    """Make the examples of some users: each alone under ω, or two by two.
+
+    Parameters
+    ----------
+    recommender : Recommender
+    users : sequence of int
+        User indices.
+    k : int
+        Length of the lists; they are shorter where fewer items are left.
+    """
+    network = recommender.network
+    if isinstance(network, AttRecNetwork):
+        return [_of_weight(recommender, network, user, k) for user in users]
+    half = len(users) // 2
+    pairs = zip(users[:half], users[half:], strict=False)
+    return [_of_pair(recommender, network, pair, k) for pair in pairs]
+
+
+def disagreements(recommender: Recommender, blends: Sequence[Blend]) -> tuple[int, int]:
+    """Compare the examples' lists with the whole catalogue's, as the recommender ranks it.
+
+    Returns
+    -------
+    wrong, compared : int
+        Lists that differ, and lists compared. They can differ only where two distances agree to
+        within the rounding of the keys.
+    """
+    places = np.arange(0, STEPS + 1, 1 if recommender.network.num_items <= _CHECKED_WHOLE else 10)
+    seen = Ragged.from_lists([_seen(recommender, blend.users).tolist() for blend in blends])
+    most = max(blend.k for blend in blends)
+    wrong = compared = 0
+    for weight, index, queries in _searches(recommender, blends, (places / STEPS).tolist()):
+        found = index.search(queries, most, exclude=seen).indices
+        for blend, row in zip(blends, found, strict=True):
+            compared += 1
+            wrong += not np.array_equal(row[: blend.k], blend.listed(weight))
+    return wrong, compared
+
+
+@torch.no_grad()
+def _of_weight(recommender: Recommender, network: AttRecNetwork, user: int, k: int) -> Blend:
+    histories = recommender.histories.histories.take(np.array([user]))
+    long = user_vectors(network, np.array([user]), histories)[0]
+    short = query_vectors(_at_weight(network, 0.0), np.array([user]), histories)[0, len(long) :]
+    first, first_size = _distances(network.item_long, long)
+    second, second_size = _distances(network.item_short, short)
+    return _pruned(recommender, (user,), first, second, max(first_size, second_size), k)
+
+
+@torch.no_grad()
+def _of_pair(
+    recommender: Recommender, network: AdditiveNetwork, pair: tuple[int, int], k: int
+) -> Blend:
+    keys = network.keys(dtype=torch.float64)
+    histories = recommender.histories.histories.take(np.array(pair))
+    queries = query_vectors(network, np.array(pair), histories)
+    second, second_size = _distances(keys, queries[0])
+    first, first_size = _distances(keys, queries[1])
+    return _pruned(recommender, pair, first, second, max(first_size, second_size), k)
+
+
+def _pruned(
+    recommender: Recommender,
+    users: tuple[int, ...],
+    first: Floats,
+    second: Floats,
+    size: float,
+    k: int,
+) -> Blend:
+    free = np.ones(len(first), dtype=bool)
+    free[_seen(recommender, users)] = False
+    items = np.flatnonzero(free)
+    k = min(k, len(items))
+    if k:
+        items = items[can_be_listed(first[items], second[items], k, _SLACK * size**2)]
+    return Blend(users, items, first[items], second[items], k)
+
+
+def _distances(table: torch.Tensor, query: torch.Tensor) -> tuple[Floats, float]:
+    """Return ‖query − row‖² of every row in float64, and ‖query‖ + max ‖row‖."""
+    found, longest = np.empty(len(table)), 0.0
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        rows = table[start : start + _ROWS_AT_ONCE].double()
+        found[start : start + len(rows)] = (rows - query).square().sum(dim=1).cpu().numpy()
+        longest = max(longest, float(rows.square().sum(dim=1).max()))
+    return found, float(query.norm()) + longest**0.5
+
+
+def _searches(
+    recommender: Recommender, blends: Sequence[Blend], weights: Sequence[float]
+) -> Iterator[tuple[float, ExactIndex, torch.Tensor]]:
+    """Yield each weight, the index that ranks under it, and a query for each example."""
+    network = recommender.network
+    users = np.array([blend.users for blend in blends])
+    if isinstance(network, AttRecNetwork):
+        histories = recommender.histories.histories.take(users[:, 0])
+        for weight in weights:
+            at = _at_weight(network, weight)
+            queries = query_vectors(at, users[:, 0], histories)
+            yield weight, ExactIndex(item_keys(at)), queries
+        return
+    index = ExactIndex(item_keys(network))
+    near, far = (
+        query_vectors(network, users[:, end], recommender.histories.histories.take(users[:, end]))
+        for end in (0, 1)
+    )
+    for weight in weights:
+        # w ‖q′ − k‖² + (1 − w) ‖q − k‖² = ‖w q′ + (1 − w) q − k‖² and what k does not change.
+        yield weight, index, weight * far + (1.0 - weight) * near
+
+
+def _at_weight(network: AttRecNetwork, weight: float) -> AttRecNetwork:
+    """Return the same tables under another ω."""
+    other = copy.copy(network)
+    other.config = replace(network.config, long_term_weight=weight)
+    return other
+
+
+def _seen(recommender: Recommender, users: Sequence[int]) -> Indices:
+    histories = recommender.histories.histories
+    return np.unique(np.concatenate([histories[user] for user in users])).astype(np.int64)
