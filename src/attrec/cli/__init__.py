@@ -14,10 +14,11 @@ from attrec.errors import AttRecError
 from attrec.cli import data
 from attrec.cli import training
 from attrec.cli import asking
+from attrec.cli import report
 from attrec.cli import upkeep
 from attrec.cli import checking
 
-__all__ = ["app", "asking", "checking", "data", "main", "training", "upkeep"]
+__all__ = ["app", "asking", "checking", "data", "main", "report", "training", "upkeep"]
 EXIT_USER_ERROR = 2
 
 

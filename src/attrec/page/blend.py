@@ -6,7 +6,8 @@ Between two ends a distance is a straight line in the weight w,
 
 Of the paper's network a_i = ‖U_u − V_i‖², b_i = ‖m − X_i‖², and w is ω of (10). The additive
 network has no ω; its slider weighs two users q and q′ against each other, a_i = ‖q′ − k_i‖² and
-b_i = ‖q − k_i‖², as one would recommend to both together.
+b_i = ‖q − k_i‖², as one would recommend to both together. Offsets of the distances are within: they
+are a coordinate of the keys, see `item_keys`.
 
 Which items can stand among the first k for *some* w? Item j comes before item i for every w where
 a_j < a_i and b_j < b_i. So an item before which k others come at both ends is never among the first
@@ -176,7 +177,7 @@ def _of_weight(recommender: Recommender, network: AttRecNetwork, user: int, k: i
 def _of_pair(
     recommender: Recommender, network: AdditiveNetwork, pair: tuple[int, int], k: int
 ) -> Blend:
-    keys = network.keys(dtype=torch.float64)
+    keys = item_keys(network, torch.float64)
     histories = recommender.histories.histories.take(np.array(pair))
     queries = query_vectors(network, np.array(pair), histories)
     second, second_size = _distances(keys, queries[0])

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
 from attrec.page.markup import Html, count, paragraph, percent, tag, together
 from attrec.page.names import item_name
@@ -42,8 +43,11 @@ class Plane:
 
 @torch.no_grad()
 def plane_of(network: Network) -> Plane:
-    """Find the plane of the largest variance, over all items."""
-    keys = item_keys(network)
+    """Find the plane of the largest variance, over all items.
+
+    Offsets of the distances are left out: they say how popular an item is, not what it is like.
+    """
+    keys = network.keys() if isinstance(network, AdditiveNetwork) else item_keys(network)
     blocks = [slice(a, a + _ROWS_AT_ONCE) for a in range(0, len(keys), _ROWS_AT_ONCE)]
     centre = sum(keys[b].double().sum(dim=0) for b in blocks) / max(1, len(keys))
     width = keys.shape[1]

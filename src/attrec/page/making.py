@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from attrec.page.markup import (
 from attrec.recommender import Recommender
 
 _CURVE_POINTS = 120
+_FIRST_DAY, _LAST_DAY = 1e8, 1e10
+"""Smaller numbers may be counters, larger ones milliseconds: no dates are shown for them."""
 _SECTIONS = {
     "model": "Model",
     "train": "Training",
@@ -59,6 +62,9 @@ def data_section(recommender: Recommender, counts: npt.NDArray[np.int64]) -> Htm
         ("Events of an item", f"{_spread(counts)}"),
         ("Events that repeat an item of the user", percent(repeats)),
     ]
+    span = _span(recommender.histories.times)
+    if span:
+        rows.append(("Time", span))
     if "tied_events" in told and told.get("events"):
         tied = told["tied_events"]
         rows.append(
@@ -70,9 +76,13 @@ def data_section(recommender: Recommender, counts: npt.NDArray[np.int64]) -> Htm
             ("Users whose last item depends on the order of rows",
              percent(told["last_item_tie_dependent_share"]))
         )  # fmt: skip
-    if recommender.vocabulary.num_users > recommender.vocabulary.num_trained_users:
-        later = recommender.vocabulary.num_users - recommender.vocabulary.num_trained_users
-        rows.append(("Users that came after the training", count(later)))
+    vocabulary = recommender.vocabulary
+    for what, late in (
+        ("Users", vocabulary.num_users - vocabulary.num_trained_users),
+        ("Items", vocabulary.num_items - vocabulary.num_trained_items),
+    ):
+        if late:
+            rows.append((f"{what} that came after the training", count(late)))
     pictures = []
     if len(histories.values):
         pictures = [
@@ -92,6 +102,15 @@ def _spread(values: npt.NDArray[np.int64]) -> str:
         f"{middle:,} (median); {low:,} to {high:,} for four in five; "
         f"{int(values.min()):,} to {int(values.max()):,} in all"
     )
+
+
+def _span(times: npt.NDArray[np.float64] | None) -> str | None:
+    """Return the first and the last day, where times are seconds since 1970."""
+    if times is None or not len(times) or not _FIRST_DAY <= np.median(times) < _LAST_DAY:
+        return None
+    ends = (float(times.min()), float(times.max()))
+    first, last = (datetime.fromtimestamp(max(0.0, at), UTC).date() for at in ends)
+    return f"{first} to {last}"
 
 
 def _popularity(counts: npt.NDArray[np.int64]) -> Html:
@@ -159,6 +178,7 @@ def training_section(recommender: Recommender) -> Html:
         )
     elif retrained == "train" and not share.retrain:
         then = " It was not trained again with the validation part."
+    then += _of_moment(recommender)
     names = list(judged[0]["validation"]) if judged else []
     rows = [
         (str(e["number"]), f"{e['loss']:.5g}",
@@ -181,13 +201,24 @@ def training_section(recommender: Recommender) -> Html:
     )
 
 
+def _of_moment(recommender: Recommender) -> str:
+    """Say whether validation lets the popularity of the moment count."""
+    tried, moment = recommender.record.get("recent_popularity"), recommender.moment
+    if not tried:
+        return ""
+    words = f" Validation tried {len(tried) - 1} ways to let the popularity of the moment count"
+    if moment is None:
+        return f"{words}; none was better than leaving it out."
+    return f"{words}, and chose one whose half-life is {moment.half_life:,.0f} events."
+
+
 def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 90 else f"{value / 60:.1f} min"
 
 
 def settings_section(recommender: Recommender, manifest: Mapping[str, Any] | None) -> Html:
     """Show protocol, options, versions and the whole record."""
-    record = recommender.record
+    record, moment = recommender.record, recommender.moment
     protocol = record.get("test", {}).get("protocol", "not recorded")
     facts: list[tuple[Any, Any]] = [
         ("Protocol", protocol),
@@ -195,8 +226,10 @@ def settings_section(recommender: Recommender, manifest: Mapping[str, Any] | Non
         ("Trained on", record.get("trained_on", "not recorded")),
         ("Training step", record.get("step", "not recorded")),
         ("Fingerprint of the log", tag("code", record.get("log_fingerprint", "not recorded"))),
+        *([("Popularity of the moment", f"half-life {moment.half_life:,.6g} events, scale "
+            f"{moment.scale:.6g}")] if moment else []),
         ("Parameters", count(sum(p.numel() for p in recommender.network.parameters()))),
-    ]
+    ]  # fmt: skip
     if manifest is not None:
         facts += [
             ("Saved", f"{manifest['created']} by attrec {manifest['attrec_version']}"),

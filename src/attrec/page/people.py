@@ -75,6 +75,8 @@ def pulls_of(explanation: Explanation, most: int = 3) -> list[Pull]:
     found = list(gathered.values())
     if explanation.aggregation != "additive":
         found.append(Pull("long-term taste", explanation.long_term_pull))
+    if explanation.offset_pull:
+        found.append(Pull("popularity of the moment", explanation.offset_pull))
     if explanation.excess_pull:
         name = "no history" if not explanation.events else "excess of the sum"
         found.append(Pull(name, explanation.excess_pull))

@@ -1,0 +1,33 @@
+"""A saved model as a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attrec.cli.arguments import Model, app
+from attrec.screen import console
+
+
+@app.command()
+def report(
+    model: Model,
+    out: Annotated[Path | None, typer.Option("--out", "--output", metavar="FILE", help="HTML file "
+        "to write; report.html in the model's folder when left out.", show_default=False)] = None,
+) -> None:  # fmt: skip
+    """Write a picture of a model: one HTML file that asks no server for anything.
+
+    Data, training, figures beside the floors, attention, a map of the catalogue, recommendations
+    with their reasons, and a list that you weigh anew yourself.
+    """
+    from attrec.artifact import read_manifest
+    from attrec.page import write_page
+    from attrec.recommender import Recommender
+
+    served = Recommender.load(model)
+    path = model / "report.html" if out is None else out
+    written = write_page(served, path, name=model.resolve().name, manifest=read_manifest(model))
+    size = written.stat().st_size / 1e6
+    console().print(f"{written}: {size:.2f} MB, complete in itself", highlight=False, markup=False)
