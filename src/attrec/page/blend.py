@@ -49,9 +49,9 @@ _SLACK = 2.0**-20
 """16u: times (‖q‖ + ‖k‖)² it is twice what rounding can move two distances apart."""
 _FILTERS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.0)
 """Weights whose first k items sort most of a catalogue out at once."""
-_ROWS_AT_ONCE = 65_536
+_ROWS_AT_ONCE = 2048
 _CHECKED_WHOLE = 50_000
-"""Items up to which every place of the slider is checked; above it every tenth."""
+"""Items up to which every place of the slider is checked; above it every quarter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +135,21 @@ def blends_of(recommender: Recommender, users: Sequence[int], k: int = 10) -> li
         Length of the lists; they are shorter where fewer items are left.
     """
     network = recommender.network
-    if isinstance(network, AttRecNetwork):
-        return [_of_weight(recommender, network, user, k) for user in users]
     half = len(users) // 2
-    pairs = zip(users[:half], users[half:], strict=False)
-    return [_of_pair(recommender, network, pair, k) for pair in pairs]
+    if isinstance(network, AttRecNetwork):
+        groups: list[tuple[int, ...]] = [(user,) for user in users]
+    else:
+        groups = list(zip(users[:half], users[half:], strict=False))
+    if not groups:
+        return []
+    if isinstance(network, AttRecNetwork):
+        first, second, size = _of_weight(recommender, network, np.array(groups)[:, 0])
+    else:
+        first, second, size = _of_pairs(recommender, network, np.array(groups))
+    return [
+        _pruned(recommender, group, a, b, size, k)
+        for group, a, b in zip(groups, first, second, strict=True)
+    ]
 
 
 def disagreements(recommender: Recommender, blends: Sequence[Blend]) -> tuple[int, int]:
@@ -151,7 +161,9 @@ def disagreements(recommender: Recommender, blends: Sequence[Blend]) -> tuple[in
         Lists that differ, and lists compared. They can differ only where two distances agree to
         within the rounding of the keys.
     """
-    places = np.arange(0, STEPS + 1, 1 if recommender.network.num_items <= _CHECKED_WHOLE else 10)
+    places = np.arange(
+        0, STEPS + 1, 1 if recommender.network.num_items <= _CHECKED_WHOLE else STEPS // 4
+    )
     seen = Ragged.from_lists([_seen(recommender, blend.users).tolist() for blend in blends])
     most = max(blend.k for blend in blends)
     wrong = compared = 0
@@ -164,25 +176,27 @@ def disagreements(recommender: Recommender, blends: Sequence[Blend]) -> tuple[in
 
 
 @torch.no_grad()
-def _of_weight(recommender: Recommender, network: AttRecNetwork, user: int, k: int) -> Blend:
-    histories = recommender.histories.histories.take(np.array([user]))
-    long = user_vectors(network, np.array([user]), histories)[0]
-    short = query_vectors(_at_weight(network, 0.0), np.array([user]), histories)[0, len(long) :]
+def _of_weight(
+    recommender: Recommender, network: AttRecNetwork, users: Indices
+) -> tuple[Floats, Floats, float]:
+    """Return a and b of every user and item, (n, N), and the largest ‖q‖ + ‖k‖."""
+    histories = recommender.histories.histories.take(users)
+    long = user_vectors(network, users, histories)
+    short = query_vectors(_at_weight(network, 0.0), users, histories)[:, long.shape[1] :]
     first, first_size = _distances(network.item_long, long)
     second, second_size = _distances(network.item_short, short)
-    return _pruned(recommender, (user,), first, second, max(first_size, second_size), k)
+    return first, second, max(first_size, second_size)
 
 
 @torch.no_grad()
-def _of_pair(
-    recommender: Recommender, network: AdditiveNetwork, pair: tuple[int, int], k: int
-) -> Blend:
-    keys = item_keys(network, torch.float64)
-    histories = recommender.histories.histories.take(np.array(pair))
-    queries = query_vectors(network, np.array(pair), histories)
-    second, second_size = _distances(keys, queries[0])
-    first, first_size = _distances(keys, queries[1])
-    return _pruned(recommender, pair, first, second, max(first_size, second_size), k)
+def _of_pairs(
+    recommender: Recommender, network: AdditiveNetwork, pairs: Indices
+) -> tuple[Floats, Floats, float]:
+    """Return the same of pairs of users (n, 2)."""
+    histories = recommender.histories.histories.take(pairs.ravel())
+    queries = query_vectors(network, pairs.ravel(), histories)
+    found, size = _distances(item_keys(network, torch.float64), queries)
+    return found[1::2], found[0::2], size
 
 
 def _pruned(
@@ -202,14 +216,15 @@ def _pruned(
     return Blend(users, items, first[items], second[items], k)
 
 
-def _distances(table: torch.Tensor, query: torch.Tensor) -> tuple[Floats, float]:
-    """Return ‖query − row‖² of every row in float64, and ‖query‖ + max ‖row‖."""
-    found, longest = np.empty(len(table)), 0.0
+def _distances(table: torch.Tensor, queries: torch.Tensor) -> tuple[Floats, float]:
+    """Return ‖query − row‖² (n, N) in float64, and the largest ‖query‖ + ‖row‖."""
+    found, longest = np.empty((len(queries), len(table))), 0.0
     for start in range(0, len(table), _ROWS_AT_ONCE):
         rows = table[start : start + _ROWS_AT_ONCE].double()
-        found[start : start + len(rows)] = (rows - query).square().sum(dim=1).cpu().numpy()
+        for query, row in zip(queries, found, strict=True):
+            row[start : start + len(rows)] = (rows - query).square().sum(dim=1).cpu().numpy()
         longest = max(longest, float(rows.square().sum(dim=1).max()))
-    return found, float(query.norm()) + longest**0.5
+    return found, float(queries.norm(dim=1).max()) + longest**0.5
 
 
 def _searches(

@@ -18,7 +18,7 @@ from attrec.retrieval.vectors import item_keys
 
 MOST_POINTS = 2000
 """Of a larger catalogue, the more popular half of these and a sample of the others are drawn."""
-_ROWS_AT_ONCE = 65_536
+_ROWS_AT_ONCE = 8192
 _WIDTH, _HEIGHT, _EDGE = 720, 500, 14
 _LETTER, _LINE, _SIZE = 6.1, 14.0, 9.0
 """Of a label of 11 units, about; and the radius of the most popular item's point."""

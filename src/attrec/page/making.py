@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,8 @@ from attrec.recommender import Recommender
 _CURVE_POINTS = 120
 _FIRST_DAY, _LAST_DAY = 1e8, 1e10
 """Smaller numbers may be counters, larger ones milliseconds: no dates are shown for them."""
+_NUMBERS = re.compile(r"\[[\s\d.,e+\-nul]+\]")
+"""Lists of numbers in JSON: written on one line."""
 _SECTIONS = {
     "model": "Model",
     "train": "Training",
@@ -260,9 +263,12 @@ def settings_section(recommender: Recommender, manifest: Mapping[str, Any] | Non
     if stored:
         listed = table("Files", ["File", "Bytes", "SHA-256"], stored)
         parts.append(folded("The files of the model", listed))
-    text = json.dumps(record, indent=1, ensure_ascii=False, default=str)
-    parts.append(folded("The whole record, as JSON", tag("pre", text, tabindex="0")))
-    return together(parts)
+    text = _NUMBERS.sub(
+        lambda found: " ".join(found[0].split()),
+        json.dumps(record, indent=1, ensure_ascii=False, default=str),
+    )
+    whole = folded("The whole record, as JSON", tag("pre", text, tabindex="0"))
+    return together([*parts, tag("div", whole, class_="unprinted")])
 
 
 def _doc(spec: OptionSpec) -> str:

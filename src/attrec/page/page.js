@@ -124,7 +124,7 @@
     const kept = listed.filter((place) => before.includes(place)).length;
     find("said").textContent = weight === data.start
       ? `${data.symbol} = ${exact}, ${data.began}.`
-      : `${data.symbol} = ${exact}: ${kept} of ${listed.length} items are listed ${data.began} too.`;
+      : `${data.symbol} = ${exact}: ${kept} of these ${listed.length} are in the list ${data.began}, too.`;
   };
 
   slider.addEventListener("input", () => { weight = slider.valueAsNumber / data.steps; rank(); });

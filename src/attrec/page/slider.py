@@ -105,7 +105,7 @@ def _controls(recommender: Recommender, blends: Sequence[Blend], start: float, p
     return tag(
         "div",
         tag("p", tag("label", "Example ", tag("select", *choices, id="example")),
-            class_="needs-script"),
+            class_="example needs-script"),
         tag(
             "div",
             tag("label", "Weight ", tag("var", symbol), for_="weight"),
