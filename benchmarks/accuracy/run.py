@@ -11,17 +11,19 @@ import json
 import resource
 import shutil
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from attrec.api import (
     WITHOUT_RETRAINING,
     Listener,
+    Trained,
     baselines,
     identity_of,
     make_checkpointer,
@@ -29,13 +31,17 @@ from attrec.api import (
     train_on,
 )
 from attrec.baselines import item_counts
+from attrec.calibration import Calibration, calibrate
 from attrec.config import Options
 from attrec.data.cases import encode_cases
-from attrec.data.ragged import Ragged
+from attrec.data.interactions import InteractionLog
+from attrec.data.sequences import Sequences
 from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
-from attrec.evaluation.ranking import Ranking
+from attrec.model.additive import AdditiveNetwork
+from attrec.model.choice import make_network
+from attrec.popularity import Moment, at_moment
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.rows import read_row, write_row
@@ -119,62 +125,76 @@ def read_rows() -> dict[str, dict[str, Any]]:
 def trained_seed(
     name: str, split: Split, options: Options, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Train one seed, or find it trained; the best epoch is chosen on validation alone."""
+    """Train one seed, or find it trained, and rank the test part.
+
+    The best epoch and the popularity of the moment are chosen on validation alone.
+    """
     key = json.dumps([name, identity_of(options), split.log.fingerprint()], sort_keys=True)
-    path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if not path.exists():
-        kept = path.with_suffix(".checkpoint")
-        keeper = make_checkpointer(kept, split, options, Listener())
-        assert keeper is not None
-        first = train_on(split.train, options, validate_on=split, checkpointer=keeper)
-        best = first.run.best_epoch
-        last = retrain_on(split, first, options, checkpointer=keeper)
-        seconds = sum(
-            epoch.train_seconds + epoch.validation_seconds
-            for epoch in [*first.run.epochs, *last.run.epochs]
-        )
-        rankings = {
-            "first": first.ranking(split, options.protocol, vocabulary),
-            "retrained": last.ranking(split, options.protocol, vocabulary),
-        }
-        arrays = {"best_epoch": best, "seconds": seconds}
-        for which, ranking in rankings.items():
-            arrays |= {
-                f"{which}_ranks": ranking.ranks.values,
-                f"{which}_offsets": ranking.ranks.offsets,
-                f"{which}_top": ranking.top_items,
-            }
-        figures = json.dumps(first.run.epochs[best - 1].validation)
-        tried = [] if first.calibration is None else first.calibration.tried
-        arrays["calibration"] = np.array(json.dumps(tried, default=float))
-        arrays["curve"] = np.array(json.dumps(validation_curve(first.run)))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for which, trained in (("first", first), ("retrained", last)):
-            state = {
-                name: value.contiguous() for name, value in trained.network.state_dict().items()
-            }
-            save_file(state, path.with_suffix(f".{which}.safetensors"))
-        np.savez(path.with_suffix(".part.npz"), figures=np.array(figures), **arrays)
-        path.with_suffix(".part.npz").replace(path)
-        shutil.rmtree(kept, ignore_errors=True)
-        print(f"{name} seed {options.train.seed}: epoch {best}, {seconds:.0f} s, {figures}",
-              flush=True)  # fmt: skip
-    with np.load(path) as found:
-        return {
-            "best_epoch": int(found["best_epoch"]),
-            "seconds": float(found["seconds"]),
-            "figures": json.loads(str(found["figures"])),
-            # Seeds trained before these were kept have none.
-            "calibration": json.loads(str(found["calibration"])) if "calibration" in found else [],
-            "curve": json.loads(str(found["curve"])) if "curve" in found else [],
-            **{
-                which: Ranking(
-                    Ragged(found[f"{which}_ranks"], found[f"{which}_offsets"]),
-                    found[f"{which}_top"],
-                )
-                for which in ("first", "retrained")
-            },
-        }
+        _train(path, name, split, options)
+    run = json.loads(path.read_text(encoding="utf-8"))
+    cases = encode_cases(split.validation, split.log, Vocabulary.fit(split.train))
+    first = _restored(path, "first", split.train, options)
+    calibration, began = None, time.perf_counter()
+    if isinstance(first.network, AdditiveNetwork) and options.model.recent_popularity:
+        sequences = Sequences.from_log(split.train, first.vocabulary)
+        calibration = calibrate(first.network, sequences, cases, options)
+    found: dict[str, Any] = {**run, "calibration": calibration.tried if calibration else []}
+    moment = calibration.moment if calibration else None
+    if calibration is not None and moment is not None:
+        found["curve"] = [*run["curve"], _last_point(run["curve"], calibration, began)]
+    for which, log in (("first", split.train), ("retrained", split.train_and_validation)):
+        trained = _restored(path, which, log, options, moment)
+        found[which] = trained.ranking(split, options.protocol, vocabulary)
+    return found
+
+
+def _train(path: Path, name: str, split: Split, options: Options) -> None:
+    """Train one seed and keep both of its networks beside ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = path.with_suffix(".checkpoint")
+    keeper = make_checkpointer(kept, split, options, Listener())
+    assert keeper is not None
+    first = train_on(split.train, options, validate_on=split, checkpointer=keeper)
+    last = retrain_on(split, first, options, checkpointer=keeper)
+    for which, trained in (("first", first), ("retrained", last)):
+        save_file(trained.network.state_dict(), path.with_suffix(f".{which}.safetensors"))
+    best = first.run.best_epoch
+    run = {
+        "best_epoch": best,
+        "seconds": sum(epoch.train_seconds + epoch.validation_seconds
+                       for epoch in [*first.run.epochs, *last.run.epochs]),
+        "figures": first.run.epochs[best - 1].validation,
+        "curve": validation_curve(first.run),
+    }  # fmt: skip
+    path.with_suffix(".part").write_text(json.dumps(run), encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+    shutil.rmtree(kept, ignore_errors=True)
+    print(f"{name} seed {options.train.seed}: {run}", flush=True)
+
+
+def _restored(
+    path: Path, which: str, log: InteractionLog, options: Options, moment: Moment | None = None
+) -> Trained:
+    """Return a kept network, with the popularity of a moment."""
+    vocabulary = Vocabulary.fit(log)
+    network = make_network(options.model, vocabulary.num_users, vocabulary.num_items)
+    network.load_state_dict(load_file(path.with_suffix(f".{which}.safetensors")))
+    if isinstance(network, AdditiveNetwork):
+        network = network.with_offset(torch.zeros_like(network.offset))
+        network = at_moment(network, Sequences.from_log(log, vocabulary), moment)
+    return Trained(network, vocabulary, TrainingRun([], 0, ""))
+
+
+def _last_point(
+    curve: list[dict[str, float]], calibration: Calibration, began: float
+) -> dict[str, float]:
+    """Add what the popularity of the moment brought, and how long its choice took."""
+    took = time.perf_counter() - began
+    chosen = max(calibration.tried, key=lambda tried: tried["figure"])
+    point = {name: curve[-1][name] + took for name in ("seconds", "wall_seconds")}
+    return {"epoch": curve[-1]["epoch"], **point, "ndcg@10": chosen["figure"]}
 
 
 def validation_curve(run: TrainingRun) -> list[dict[str, float]]:

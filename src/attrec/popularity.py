@@ -29,9 +29,9 @@ from attrec.model.additive import AdditiveNetwork
 FLOOR = 0.05
 """ε: what an item without recent events has, as a share of the mean."""
 
-HALF_LIVES = (0.005, 0.02, 0.08, 0.32)
+HALF_LIVES = (0.002, 0.005, 0.02, 0.08, 0.32, 1.28)
 """Tried half-lives, as shares of the events."""
-WEIGHTS = (0.3, 1.0, 2.0, 4.0)
+WEIGHTS = (0.1, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Tried λ, beside 0."""
 
 Floats = npt.NDArray[np.float64]
