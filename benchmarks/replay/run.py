@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from attrec.evaluation.intervals import bootstrap_means, interval
 from attrec.evaluation.metrics import per_user
 from attrec.evaluation.ranking import Scorer, rank_targets
 from attrec.recommender import Recommender
+from attrec.request import plain
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.updating import update
 from benchmarks.data import load_split
@@ -45,7 +47,7 @@ ROWS = {
     for preset in ("accurate", "paper-sparse")
     for data in ("ml-100k", "movietweetings-100k")
 }
-STEPS, QUARTERS, K = 20, 4, 10
+STEPS, QUARTERS, K, TIMED = 20, 4, 10, 1000
 SYSTEMS = ("frozen", "events", "updated", "retrained", "recent popularity")
 METRICS = ("hit_rate@10", "ndcg@10")
 
@@ -122,6 +124,7 @@ def run_row(name: str) -> None:
             "share_of_events_on_new_items": float(np.mean(untrained)),
             "share_of_places_with_new_items": shares,
             "metrics": _summary(values),
+            "cost": _cost(began, log, events[:TIMED]),
         },
     )  # fmt: skip
 
@@ -174,6 +177,25 @@ def _judge(
     top = ranking.top_items[ranking.top_items >= 0]
     new = trained.encode_items(vocabulary.item_ids[top]) < 0
     return np.stack([per_user(m, ranking.ranks) for m in METRICS], axis=1), float(new.mean())
+
+
+def _cost(served: Recommender, log: InteractionLog, events: list[Event]) -> dict[str, float]:
+    """Return the median seconds of an event taken in, and of the list that follows."""
+    taken, asked = [], []
+    now = float(served.histories.times.max()) if served.histories.times is not None else 0.0
+    for number, event in enumerate(events):
+        user, item = plain(log.user_ids[event.user]), plain(log.item_ids[event.item])
+        began = perf_counter()
+        came = served.observe(user, item, now + number)
+        taken.append(perf_counter() - began)
+        if came:
+            began = perf_counter()
+            served.recommend(user, k=K)
+            asked.append(perf_counter() - began)
+    return {
+        "observe_seconds": float(np.median(taken)),
+        "recommend_seconds": float(np.median(asked)),
+    }
 
 
 def _summary(values: dict[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
