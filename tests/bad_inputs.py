@@ -100,6 +100,16 @@ def saved(folder: Path) -> Path:
     return folder / "model"
 
 
+def updated(text: str, *options: str) -> Callable[[Path], list[str]]:
+    """Give a good model new events."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / "new.csv").write_text(text)
+        return ["update", str(saved(folder)), str(folder / "new.csv"), *options]
+
+    return make
+
+
 def changed(change: Callable[[Path], object], *arguments: str) -> Callable[[Path], list[str]]:
     """Ask a model after something happened to it."""
 
@@ -243,6 +253,13 @@ CASES = [
     Case("ragged row", log(HEAD + "a,b,1\na,b\n"), "line 3: 2 columns where the first row has 3"),
     Case("unreadable encoding", log((HEAD + "é,b,1\n").encode("latin-1")), "is not UTF-8"),
     Case("NUL bytes", log(HEAD + "a,b,1\n\0\0,b,2\n"), "line 3: the user holds NUL bytes"),
+    Case("two kinds of line ends",
+         log(GOOD.replace("\n", "\r\n") + "u0,i6,1700009000\nu1,i6,1700009000\n"),
+         "bring all rows to one form"),
+    Case("new events with ids of another kind", updated(HEAD + "7,i1,1700009000\n"),
+         "its user ids are integers, such as 7, and the model's are strings"),
+    Case("new events without times", updated("user,item\nu1,i1\n"),
+         "has no times, and the model's events have times"),
     Case("truncated gzip", log(gzip.compress(GOOD.encode())[:-20], name="log.csv.gz"), "cut off"),
     Case("truncated Parquet", parquet, "this is not a Parquet file that can be read"),
     Case("text in the time column", log(HEAD + "a,b,soon\n"), "timestamp 'soon' is not a number"),

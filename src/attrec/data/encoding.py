@@ -398,6 +398,11 @@ def unreadable(name: str, error: duckdb.Error) -> DataError:
     """Say in one sentence where and why duckdb could not read the source ``name``."""
     if "GZIP" in str(error) or "ZSTD" in str(error).upper():
         return damaged(name, error)
+    if "state machine reached an invalid state" in str(error):
+        return DataError(
+            f"{name}: some rows end in \\r\\n and some in \\n alone, or a quotation mark is left "
+            "open; bring all rows to one form (lines added by hand are often of the other)"
+        )
     return DataError(f"{name}: it cannot be read ({first_sentence(error)}); correct or convert it")
 
 
