@@ -256,8 +256,6 @@ CASES = [
     Case("two kinds of line ends",
          log(GOOD.replace("\n", "\r\n") + "u0,i6,1700009000\nu1,i6,1700009000\n"),
          "bring all rows to one form"),
-    Case("new events with ids of another kind", updated(HEAD + "7,i1,1700009000\n"),
-         "its user ids are integers, such as 7, and the model's are strings"),
     Case("new events without times", updated("user,item\nu1,i1\n"),
          "has no times, and the model's events have times"),
     Case("truncated gzip", log(gzip.compress(GOOD.encode())[:-20], name="log.csv.gz"), "cut off"),
