@@ -11,7 +11,7 @@
     ├── users.parquet        user_id, vector: the query of every user; with users.npy and .ids.json
     └── seen.parquet         user_id, item_id: what each user took, once
 
-The squared Euclidean distance of a user's and an item's vector is the distance that AttRec ranks by.
+The squared Euclidean distance of a user's vector and an item's is what AttRec ranks by.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from attrec.artifact import MANIFEST, attrec_version
 from attrec.data.interactions import IdArray
 from attrec.errors import ArtifactError, MissingExtraError, RequestError
 from attrec.recommender import Recommender
-from attrec.retrieval.approximate import KINDS, FaissIndex, need_faiss, tune_recall
+from attrec.request import Asked, RequestReader
+from attrec.retrieval.approximate import KINDS, check_recall, need_faiss, tune_recall
 from attrec.retrieval.index import ExactIndex
 from attrec.retrieval.vectors import item_keys, long_term_width, query_vectors
 from attrec.stored_model import StoredModel, to_artifact
@@ -98,6 +99,7 @@ def export(
     if index is not None:
         if index not in KINDS:
             raise RequestError(f"index = {index!r}: choose one of {', '.join(KINDS)}")
+        check_recall(recall)
         need_faiss()
     path = Path(folder).resolve()
     _check_target(path)
@@ -106,11 +108,12 @@ def export(
         keys = item_keys(recommender.network).cpu()
         manifest["dimension"] = keys.shape[1]
         manifest["items"] = _items(unfinished, recommender, keys)
-        asked = np.flatnonzero(recommender.answerable_users())
+        asked = _everybody(recommender)
         if users:
             manifest["users"] = _users(unfinished, recommender, asked, keys.shape[1])
         if index is not None:
-            built = _index(recommender, keys, asked, index, recall)
+            built = KINDS[index](keys)
+            tune_recall(built, ExactIndex(keys), _drawn(recommender, asked, keys), recall)
             manifest["index"] = {"file": "items.faiss", **built.save(unfinished / "items.faiss")}
         manifest["files"] = {file.name: _entry(file) for file in sorted(unfinished.iterdir())}
         _write_json(unfinished / MANIFEST, manifest, indent=2)
@@ -167,51 +170,50 @@ def _items(folder: Path, recommender: Recommender, keys: torch.Tensor) -> dict[s
     return {"count": len(ids), "id": recommender.vocabulary.item_kind}
 
 
-def _users(
-    folder: Path, recommender: Recommender, asked: npt.NDArray[np.int64], width: int
-) -> dict[str, Any]:
+def _everybody(recommender: Recommender) -> Asked:
+    """Return all users of whom something is known to rank by."""
+    reader = RequestReader(recommender.vocabulary, recommender.histories)
+    everybody = reader.many(None, None)
+    return _part(everybody, np.flatnonzero(reader.answerable(everybody)))
+
+
+def _part(asked: Asked, rows: npt.NDArray[np.int64]) -> Asked:
+    return Asked(asked.names[rows], asked.user_index[rows], asked.histories.take(rows))
+
+
+def _users(folder: Path, recommender: Recommender, asked: Asked, width: int) -> dict[str, Any]:
     vocabulary = recommender.vocabulary
-    _write_vectors(folder, "user", vocabulary.user_ids[asked], _queries(recommender, asked), width)
-    events = _write_seen(folder / "seen.parquet", recommender)
+    _write_vectors(folder, "user", asked.names, _queries(recommender, asked), width)
     return {
-        "count": len(asked),
+        "count": len(asked.names),
         "id": vocabulary.user_kind,
-        "left_out": vocabulary.num_users - len(asked),
-        "seen": events,
+        "left_out": vocabulary.num_users - len(asked.names),
+        "seen": _write_seen(folder / "seen.parquet", recommender),
     }
 
 
-def _queries(recommender: Recommender, users: npt.NDArray[np.int64]) -> Iterator[Floats]:
+def _queries(recommender: Recommender, asked: Asked) -> Iterator[Floats]:
     """Yield the queries of users, many at a time."""
-    histories = recommender.histories.histories
-    for start in range(0, len(users), _USERS_AT_ONCE * _BLOCKS_A_GROUP):
-        group = users[start : start + _USERS_AT_ONCE * _BLOCKS_A_GROUP]
+    rows = np.arange(len(asked.names))
+    for start in range(0, len(rows), _USERS_AT_ONCE * _BLOCKS_A_GROUP):
+        group = rows[start : start + _USERS_AT_ONCE * _BLOCKS_A_GROUP]
         yield np.concatenate([
-            _float64_queries(recommender, part, histories).float().numpy()
+            _query_vectors(recommender, _part(asked, part)).float().numpy()
             for part in np.split(group, range(_USERS_AT_ONCE, len(group), _USERS_AT_ONCE))
         ])  # fmt: skip
 
 
-def _float64_queries(
-    recommender: Recommender, users: npt.NDArray[np.int64], histories: Any
-) -> torch.Tensor:
-    return query_vectors(recommender.network, users, histories.take(users)).cpu()
+def _query_vectors(recommender: Recommender, asked: Asked) -> torch.Tensor:
+    return query_vectors(recommender.network, asked.user_index, asked.histories).cpu()
 
 
-def _index(
-    recommender: Recommender,
-    keys: torch.Tensor,
-    asked: npt.NDArray[np.int64],
-    kind: str,
-    recall: float,
-) -> FaissIndex:
-    """Build the index and choose its parameters on queries of users, drawn from all."""
-    drawn = np.random.default_rng(0).permutation(len(asked))[:_TUNED_ON]
-    users = asked[np.sort(drawn)]
-    queries = _float64_queries(recommender, users, recommender.histories.histories)
-    built = KINDS[kind](keys)
-    tune_recall(built, ExactIndex(keys), queries, recall)
-    return built
+def _drawn(recommender: Recommender, asked: Asked, keys: torch.Tensor) -> torch.Tensor:
+    """Return queries of users, drawn from all; where there are no users, keys of items."""
+    count = len(asked.names)
+    if not count:
+        return keys[:_TUNED_ON].double()
+    drawn = np.random.default_rng(0).permutation(count)[:_TUNED_ON]
+    return _query_vectors(recommender, _part(asked, np.sort(drawn)))
 
 
 def _write_vectors(

@@ -17,8 +17,11 @@ from attrec.cli import asking
 from attrec.cli import report
 from attrec.cli import upkeep
 from attrec.cli import checking
+from attrec.cli import vectors
 
-__all__ = ["app", "asking", "checking", "data", "main", "report", "training", "upkeep"]
+__all__ = [
+    "app", "asking", "checking", "data", "main", "report", "training", "upkeep", "vectors",
+]  # fmt: skip
 EXIT_USER_ERROR = 2
 
 

@@ -206,7 +206,7 @@ class FaissIndex(ABC):
         ArtifactError
             A file cannot be written.
         """
-        faiss = _faiss()
+        faiss = need_faiss()
         self._set_effort()
 
         def write(file: Path) -> None:
@@ -231,6 +231,7 @@ class FaissIndex(ABC):
         write_whole(_beside(path), lambda file: file.write_text(text, encoding="ascii"))
         return document
 
+    @abstractmethod
     def _set_effort(self) -> None:
         """Set the effort in FAISS's own index."""
 
@@ -249,7 +250,7 @@ class FaissFlat(FaissIndex):
         super().__init__(keys, native, 1)
 
     def _built(self) -> Any:
-        native = _faiss().IndexFlatL2(self.keys.shape[1])
+        native = need_faiss().IndexFlatL2(self.keys.shape[1])
         native.add(self.keys.numpy())
         return native
 
@@ -264,10 +265,13 @@ class FaissFlat(FaissIndex):
         return {}
 
     def _search_parameters(self, selector: Any, effort: int) -> Any:
-        return None if selector is None else _faiss().SearchParameters(sel=selector)
+        return None if selector is None else need_faiss().SearchParameters(sel=selector)
 
     def _sees_all(self, effort: int) -> bool:
         return True
+
+    def _set_effort(self) -> None:
+        """Do nothing: there is none."""
 
 
 class FaissIVF(FaissIndex):
@@ -300,7 +304,7 @@ class FaissIVF(FaissIndex):
         super().__init__(keys, native, probes)
 
     def _built(self) -> Any:
-        faiss, keys = _faiss(), self.keys.numpy()
+        faiss, keys = need_faiss(), self.keys.numpy()
         lists = self._lists
         if lists is None:
             by_root = round(_MOST_CENTRES_BY_ROOT * len(keys) ** 0.5)
@@ -326,7 +330,7 @@ class FaissIVF(FaissIndex):
         return {"nlist": int(self.native.nlist), "nprobe": self.effort}
 
     def _search_parameters(self, selector: Any, effort: int) -> Any:
-        return _faiss().SearchParametersIVF(sel=selector, nprobe=effort)
+        return need_faiss().SearchParametersIVF(sel=selector, nprobe=effort)
 
     def _sees_all(self, effort: int) -> bool:
         return effort >= self.efforts[1]
@@ -373,7 +377,7 @@ class FaissHNSW(FaissIndex):
         super().__init__(keys, native, ef)
 
     def _built(self) -> Any:
-        native = _faiss().IndexHNSWFlat(self.keys.shape[1], self._neighbours)
+        native = need_faiss().IndexHNSWFlat(self.keys.shape[1], self._neighbours)
         native.hnsw.efConstruction = self._construction
         native.add(self.keys.numpy())
         return native
@@ -394,7 +398,7 @@ class FaissHNSW(FaissIndex):
         }
 
     def _search_parameters(self, selector: Any, effort: int) -> Any:
-        return _faiss().SearchParametersHNSW(sel=selector, efSearch=effort)
+        return need_faiss().SearchParametersHNSW(sel=selector, efSearch=effort)
 
     def _set_effort(self) -> None:
         self.native.hnsw.efSearch = self.effort
@@ -448,8 +452,7 @@ def tune_recall(
     RequestError
         The target is not reached by the most effort, or there is nothing to measure.
     """
-    if not 0.0 < target <= 1.0:
-        raise RequestError(f"recall = {target!r}: ask for a share above 0 and at most 1")
+    check_recall(target)
     if len(index) == 0 or len(queries) == 0:
         raise RequestError("recall cannot be measured without queries and items; give some of both")
     k = min(k, len(index))
@@ -479,6 +482,17 @@ def tune_recall(
     return index.recall
 
 
+def check_recall(target: float) -> None:
+    """Raise unless it is a share that can be asked for.
+
+    Raises
+    ------
+    RequestError
+    """
+    if not 0.0 < target <= 1.0:
+        raise RequestError(f"recall = {target!r}: ask for a share above 0 and at most 1")
+
+
 def load_faiss(path: str | Path, keys: torch.Tensor) -> FaissFlat | FaissIVF | FaissHNSW:
     """Read what `FaissIndex.save` wrote.
 
@@ -496,7 +510,7 @@ def load_faiss(path: str | Path, keys: torch.Tensor) -> FaissFlat | FaissIVF | F
     MissingExtraError
         FAISS is not installed.
     """
-    faiss, path = _faiss(), Path(path)
+    faiss, path = need_faiss(), Path(path)
     try:
         document = json.loads(_beside(path).read_bytes())
         whole = document["sha256"] == _file_digest(path)
@@ -525,9 +539,7 @@ def load_faiss(path: str | Path, keys: torch.Tensor) -> FaissFlat | FaissIVF | F
 class _Scope:
     """The items that one call may find."""
 
-    def __init__(
-        self, items: int, allow: npt.ArrayLike | None, deny: npt.ArrayLike | None
-    ) -> None:
+    def __init__(self, items: int, allow: npt.ArrayLike | None, deny: npt.ArrayLike | None) -> None:
         self.items = items
         self.mask: npt.NDArray[np.bool_] | None = None
         if allow is not None or deny is not None:
@@ -553,7 +565,7 @@ class _Scope:
         """Return FAISS's selector of these items; None for all."""
         if self.mask is None:
             return None
-        return _faiss().IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))
+        return need_faiss().IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))
 
 
 class _Hidden:
@@ -595,7 +607,7 @@ def _checked(queries: torch.Tensor, k: int) -> torch.Tensor:
 @contextlib.contextmanager
 def _threads(queries: int) -> Iterator[None]:
     """Let a single query run on one thread: it takes less time than waking others."""
-    faiss = _faiss()
+    faiss = need_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1 if queries == 1 else before)
     try:
@@ -604,7 +616,8 @@ def _threads(queries: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _faiss() -> Any:
+def need_faiss() -> Any:
+    """Return the library, or say how to install it."""
     try:
         import faiss
     except ImportError as error:
