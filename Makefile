@@ -17,7 +17,7 @@ test soak mutants bench-accuracy bench-ablations bench-cold-items bench-peers: e
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-cold-items bench-peers bench-speed bench-gpu bench-data clean
+        bench-accuracy bench-ablations bench-cold-items bench-peers bench-speed bench-index bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -93,6 +93,9 @@ bench-cold-items: $(VENV)/.ready ## items held out of training, with and without
 
 bench-speed: $(VENV)/.ready ## speed of everything, or of the rows whose names begin with ROW
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)
+
+bench-index: $(VENV)/.ready ## nearest keys: exact and FAISS, missing rows, or those whose names begin with ROW
+	@$(BIN)/python -m benchmarks.index.run $(ROW)
 
 bench-gpu: $(VENV)/.ready ## step, epoch and ranking on the CUDA device that is there
 	@$(BIN)/python -m benchmarks.speed.gpu $(ROW)

@@ -20,7 +20,7 @@ def rows(benchmark: str, beginning: str = "") -> list[dict[str, Any]]:
 def performance_page() -> str:
     """Make the page."""
     parts = [_head(), _roofline(), _steps(), _epochs(), _tables(), _softmax(), _softmax_step(),
-             _ranking(), _gpu(), _agreement(), _volume()]  # fmt: skip
+             _ranking(), _indexes(), _gpu(), _agreement(), _volume()]  # fmt: skip
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -271,6 +271,52 @@ def _ranking() -> list[str]:
             ],
         ),
     ]  # fmt: skip
+
+
+def _indexes() -> list[str]:
+    found = rows("index")
+    if not found:
+        return []
+    order = {"exact": 0, "faiss-flat": 1, "ivf": 2, "hnsw": 3}
+    found.sort(key=lambda row: (row["data"]["items"], order[row["config"]["kind"]]))
+    lines = [
+        "## Nearest keys",
+        "",
+        "The exact index beside FAISS behind the same contract ([vectors](vectors.md)), vectors of "
+        f"{found[0]['data']['width']} numbers: {found[0]['data']['name']}. {found[0]['protocol']}. "
+        "Memory is what the index adds to the keys, which all of them keep. The machine was shared:"
+        " beside the time that passed stands the processor's. Again: `make bench-index ROW=100k`.",
+        "",
+        *table(
+            ("row", "chosen", "build, s", "memory, MB", "recall@10", "recall@50",
+             "one query, k = 10: ms (p99)", "of it CPU, ms (p99)", "k = 50: CPU, ms"),
+            [
+                (
+                    row["row"],
+                    ", ".join(f"{k} {v}" for k, v in row["metrics"].get("parameters", {}).items()),
+                    f"{row['metrics']['build_seconds']:.1f}",
+                    f"{row['metrics']['added_bytes'] / 1e6:.0f}",
+                    f"{row['metrics']['recall@10']:.4f}",
+                    f"{row['metrics']['recall@50']:.4f}",
+                    "{median:.2f} ({p99:.2f})".format(**row["metrics"]["single_ms@10"]),
+                    "{cpu_median:.2f} ({cpu_p99:.2f})".format(**row["metrics"]["single_ms@10"]),
+                    f"{row['metrics']['single_ms@50']['cpu_median']:.2f}",
+                )
+                for row in found
+            ],
+        ),
+    ]  # fmt: skip
+    for row in found:
+        batch = row["metrics"].get("batch")
+        if batch:
+            lines += [
+                "",
+                f"{row['row']}: exact search of {batch['queries']} queries at once, k = "
+                f"{batch['k']}, takes {ratio(batch['ratio_to_product_and_topk'])} times the bare "
+                "`torch.mm` and `topk` of that size in the same process, "
+                f"{batch['bare_seconds']:.3f} s.",
+            ]
+    return lines
 
 
 def _gpu() -> list[str]:

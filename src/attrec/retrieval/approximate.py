@@ -369,7 +369,7 @@ class FaissHNSW(FaissIndex):
         keys: torch.Tensor,
         *,
         neighbours: int = 32,
-        construction: int = 80,
+        construction: int = 200,
         ef: int = 64,
         native: Any = None,
     ) -> None:

@@ -1,0 +1,1 @@
+"""Nearest keys by every index: time, memory and recall."""
