@@ -17,6 +17,7 @@ from attrec.export import NAMES, export, fingerprint
 from attrec.recommender import Recommender
 from attrec.retrieval.approximate import load_faiss
 from attrec.retrieval.vectors import item_keys, query_vectors
+from attrec.updating import update
 from tests.command_line import run_cli
 
 SMALL = {"embedding_dim": 8, "window_length": 5, "batch_size": 200, "max_epochs": 1}
@@ -112,6 +113,32 @@ def test_users_of_whom_nothing_is_known_are_left_out(one, tmp_path):
     assert manifest["users"]["id"] == "string"
     assert "zzz" not in read(tmp_path / "v", "users.ids.json")
     assert manifest["fingerprint"] != fingerprint(one)
+
+
+def test_items_that_came_later_are_there_and_those_nothing_is_known_of_are_not(model, tmp_path):
+    user = model.vocabulary.user_ids[0]
+    known = model.vocabulary.item_ids[model.histories.histories[0]][:3].tolist()
+    rows = [(user, item) for item in [*known, 900]] + [(777, 901)]
+    users, items = zip(*rows, strict=True)
+    times = [2e9 + n for n in range(len(rows))]
+    log = attrec.InteractionLog.from_columns(list(users), list(items), times)
+    later = update(model, log).recommender
+    assert {900, 901} <= set(later.vocabulary.item_ids.tolist())
+    manifest = export(later, tmp_path / "v", index="flat")
+    items = read(tmp_path / "v", "items.ids.json")
+    assert 900 in items
+    assert 901 not in items
+    assert manifest["items"]["left_out"] == 1
+    assert manifest["items"]["count"] == len(items) == later.vocabulary.num_items - 1
+    assert set(table(tmp_path / "v", "seen.parquet")["item_id"]) <= set(items)
+    keys, queries = (np.load(tmp_path / "v" / f"{name}.npy") for name in ("items", "users"))
+    assert keys.shape == (len(items), queries.shape[1])
+    index = load_faiss(tmp_path / "v" / "items.faiss", torch.from_numpy(keys))
+    for place, asked in enumerate(read(tmp_path / "v", "users.ids.json")[:20]):
+        query = torch.from_numpy(queries[place : place + 1]).double()
+        found = [items[row] for row in index.search(query, 8).indices[0]]
+        assert found == [a.item_id for a in later.recommend(asked, k=8, exclude_seen=False)]
+    assert manifest["fingerprint"] != fingerprint(model)
 
 
 def test_the_fingerprint_is_that_of_the_vectors(one, tmp_path):

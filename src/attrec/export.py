@@ -9,7 +9,7 @@
     ├── items.ids.json       the id of each row of items.npy; the row is the id in items.faiss
     ├── items.faiss          by choice, with items.faiss.json: its parameters and measured recall
     ├── users.parquet        user_id, vector: the query of every user; with users.npy and .ids.json
-    └── seen.parquet         user_id, item_id: what each user took, once
+    └── seen.parquet         user_id, item_id: what each user took of these items, once
 
 The squared Euclidean distance of a user's vector and an item's is what AttRec ranks by.
 """
@@ -74,7 +74,7 @@ def export(
     folder : path
     users : bool
         Write the users' queries and what they took, too. Users of whom nothing is known to rank by
-        are left out.
+        are left out; so are, always, new items of which nothing is known yet.
     index : {"flat", "ivf", "hnsw"}, optional
         Build this FAISS index.
     recall : float, 0 < recall ≤ 1
@@ -105,12 +105,15 @@ def export(
     _check_target(path)
     with _replaced_whole(path) as unfinished:
         manifest = _manifest(recommender)
-        keys = item_keys(recommender.network).cpu()
+        placed = _placed(recommender)
+        keys = item_keys(recommender.network).cpu()[torch.from_numpy(placed)]
         manifest["dimension"] = keys.shape[1]
-        manifest["items"] = _items(unfinished, recommender, keys)
+        manifest["items"] = _items(unfinished, recommender, placed, keys)
         asked = _everybody(recommender)
         if users:
             manifest["users"] = _users(unfinished, recommender, asked, keys.shape[1])
+            seen = _write_seen(unfinished / "seen.parquet", recommender, placed)
+            manifest["users"]["seen"] = seen
         if index is not None:
             built = KINDS[index](keys)
             tune_recall(built, ExactIndex(keys), _drawn(recommender, asked, keys), recall)
@@ -162,12 +165,25 @@ def _manifest(recommender: Recommender) -> dict[str, Any]:
     }
 
 
-def _items(folder: Path, recommender: Recommender, keys: torch.Tensor) -> dict[str, Any]:
-    ids = recommender.vocabulary.item_ids
+def _placed(recommender: Recommender) -> npt.NDArray[np.int64]:
+    """(n,) int64: the items that a list may hold; of the others nothing is known yet."""
+    unplaced = recommender.network.unplaced.cpu().numpy()
+    return np.setdiff1d(np.arange(recommender.vocabulary.num_items), unplaced)
+
+
+def _items(
+    folder: Path, recommender: Recommender, placed: npt.NDArray[np.int64], keys: torch.Tensor
+) -> dict[str, Any]:
+    vocabulary = recommender.vocabulary
+    ids = vocabulary.item_ids[placed]
     step = max(1, _NUMBERS_AT_ONCE // keys.shape[1])
     blocks = (keys[start : start + step].numpy() for start in range(0, len(keys), step))
     _write_vectors(folder, "item", ids, blocks, keys.shape[1])
-    return {"count": len(ids), "id": recommender.vocabulary.item_kind}
+    return {
+        "count": len(ids),
+        "id": vocabulary.item_kind,
+        "left_out": vocabulary.num_items - len(ids),
+    }
 
 
 def _everybody(recommender: Recommender) -> Asked:
@@ -188,7 +204,6 @@ def _users(folder: Path, recommender: Recommender, asked: Asked, width: int) -> 
         "count": len(asked.names),
         "id": vocabulary.user_kind,
         "left_out": vocabulary.num_users - len(asked.names),
-        "seen": _write_seen(folder / "seen.parquet", recommender),
     }
 
 
@@ -242,17 +257,20 @@ def _write_vectors(
             first += len(block)
 
 
-def _write_seen(path: Path, recommender: Recommender) -> int:
-    """Write each user's distinct items; return how many pairs there are."""
+def _write_seen(path: Path, recommender: Recommender, placed: npt.NDArray[np.int64]) -> int:
+    """Write each user's distinct items, of those exported; return how many pairs there are."""
     pa, pq = _arrow()
     vocabulary, histories = recommender.vocabulary, recommender.histories.histories
     kinds = [_arrow_kind(pa, ids) for ids in (vocabulary.user_ids, vocabulary.item_ids)]
     schema = pa.schema(list(zip(("user_id", "item_id"), kinds, strict=True)))
+    items = vocabulary.num_items
+    is_placed = np.zeros(items, dtype=bool)
+    is_placed[placed] = True
     step, count = _USERS_AT_ONCE * _BLOCKS_A_GROUP, 0
     with pq.ParquetWriter(path, schema) as table:
         for start in range(0, len(histories), step):
             part = histories.take(slice(start, start + step))
-            items = vocabulary.num_items
+            part = part.where(is_placed[part.values])
             pairs = np.unique(part.row_of_value * items + part.values.astype(np.int64))
             users, taken = start + pairs // items, pairs % items
             columns = [

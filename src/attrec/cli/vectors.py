@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,10 +36,9 @@ def export(
         print_json(manifest)
         return
     users, built = manifest["users"], manifest["index"]
-    lines = [f"{out}: {manifest['items']['count']:,} items, {manifest['dimension']} numbers each"]
+    lines = [f"{out}: {_counted(manifest['items'], 'items')}, {manifest['dimension']} numbers each"]
     if users is not None:
-        left_out = f", {users['left_out']:,} left out" if users["left_out"] else ""
-        lines.append(f"{users['count']:,} users{left_out}, {users['seen']:,} pairs of seen items")
+        lines.append(f"{_counted(users, 'users')}, {users['seen']:,} pairs of seen items")
     if built is not None:
         found, chosen = built["recall"], built["parameters"]
         settings = ", ".join(f"{name} {value}" for name, value in chosen.items())
@@ -48,3 +47,8 @@ def export(
             f"{found['recall']:.4f} over {found['queries']:,} queries"
         )
     console().print("\n".join(lines), highlight=False, markup=False)
+
+
+def _counted(part: dict[str, Any], noun: str) -> str:
+    left_out = f" ({part['left_out']:,} left out: nothing is known of them)"
+    return f"{part['count']:,} {noun}{left_out if part['left_out'] else ''}"
