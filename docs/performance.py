@@ -288,13 +288,13 @@ def _indexes() -> list[str]:
         " beside the time that passed stands the processor's. Again: `make bench-index ROW=100k`.",
         "",
         *table(
-            ("row", "chosen", "build, s", "memory, MB", "recall@10", "recall@50",
+            ("row", "chosen", "build, s (CPU)", "memory, MB", "recall@10", "recall@50",
              "one query, k = 10: ms (p99)", "of it CPU, ms (p99)", "k = 50: CPU, ms"),
             [
                 (
                     row["row"],
                     ", ".join(f"{k} {v}" for k, v in row["metrics"].get("parameters", {}).items()),
-                    f"{row['metrics']['build_seconds']:.1f}",
+                    "{build_seconds:.1f} ({build_cpu_seconds:.1f})".format(**row["metrics"]),
                     f"{row['metrics']['added_bytes'] / 1e6:.0f}",
                     f"{row['metrics']['recall@10']:.4f}",
                     f"{row['metrics']['recall@50']:.4f}",
