@@ -33,6 +33,7 @@ import torch
 
 from attrec.artifact import MANIFEST, attrec_version
 from attrec.data.interactions import IdArray
+from attrec.data.live import LiveHistories
 from attrec.errors import ArtifactError, MissingExtraError, RequestError
 from attrec.recommender import Recommender
 from attrec.request import Asked, RequestReader
@@ -188,7 +189,7 @@ def _items(
 
 def _everybody(recommender: Recommender) -> Asked:
     """Return all users of whom something is known to rank by."""
-    reader = RequestReader(recommender.vocabulary, recommender.histories)
+    reader = RequestReader(recommender.vocabulary, LiveHistories(recommender.histories))
     everybody = reader.many(None, None)
     return _part(everybody, np.flatnonzero(reader.answerable(everybody)))
 
