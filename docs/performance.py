@@ -294,7 +294,7 @@ def _indexes() -> list[str]:
                 (
                     row["row"],
                     ", ".join(f"{k} {v}" for k, v in row["metrics"].get("parameters", {}).items()),
-                    "{build_seconds:.1f} ({build_cpu_seconds:.1f})".format(**row["metrics"]),
+                    _build_seconds(row["metrics"]),
                     f"{row['metrics']['added_bytes'] / 1e6:.0f}",
                     f"{row['metrics']['recall@10']:.4f}",
                     f"{row['metrics']['recall@50']:.4f}",
@@ -317,6 +317,12 @@ def _indexes() -> list[str]:
                 f"{batch['bare_seconds']:.3f} s.",
             ]
     return lines
+
+
+def _build_seconds(found: Row) -> str:
+    """Write the time that passed; a row may be older than its processor's time."""
+    busy = found.get("build_cpu_seconds")
+    return f"{found['build_seconds']:.1f}" + ("" if busy is None else f" ({busy:.1f})")
 
 
 def _gpu() -> list[str]:
