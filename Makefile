@@ -13,11 +13,12 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Two test processes with one thread each are quicker than one process with two; figures are per thread.
-test soak mutants bench-accuracy bench-ablations bench-cold-items bench-peers: export OMP_NUM_THREADS ?= 1
+test soak mutants bench-accuracy bench-ablations bench-cold-items bench-cache bench-peers: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-cold-items bench-peers bench-speed bench-index bench-gpu bench-data clean
+        bench-accuracy bench-ablations bench-cold-items bench-cache bench-foldin bench-peers bench-replay \
+        bench-speed bench-index bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -90,6 +91,9 @@ bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## 
 
 bench-cold-items: $(VENV)/.ready ## items held out of training, with and without their attributes
 	@$(BIN)/python -m benchmarks.cold_items.run $(ROW)
+
+bench-cache: $(VENV)/.ready ## answers kept for users: how often they are proved to stand
+	@$(BIN)/python -m benchmarks.cache.run $(ROW)
 
 bench-speed: $(VENV)/.ready ## speed of everything, or of the rows whose names begin with ROW
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -62,6 +62,9 @@ from attrec.stored_model import StoredModel, from_artifact, to_artifact
 
 Sense = Literal["next", "short-term", "long-term"]
 """In which sense one item is near another; see `Recommender.similar`."""
+
+Search = Callable[..., Neighbours]
+"""Called as `ExactIndex.search` is, and answering as that does."""
 
 _USERS_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 1 << 22
@@ -180,18 +183,41 @@ class Recommender:
 
         one exact search from q̄. It may come out below 0 where ``unlike`` is given.
         """
+        return self._recommend(
+            self._index.search, user, history, k=k, exclude_seen=exclude_seen, allow=allow,
+            deny=deny, long_term_weight=long_term_weight, like=like, unlike=unlike,
+            strength=strength,
+        )  # fmt: skip
+
+    def _recommend(
+        self,
+        search: Search,
+        user: int | str | None,
+        history: Ids | None,
+        *,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allow: Ids | None = None,
+        deny: Ids | None = None,
+        long_term_weight: float | None = None,
+        like: Ids | None = None,
+        unlike: Ids | None = None,
+        strength: float = DEFAULT_STRENGTH,
+    ) -> list[Recommendation]:
+        """Do what `recommend` does, by any search; see `attrec.certified`."""
         asked = self._requests.one(user, history)
         named, shares = self._requests.critique(like, unlike, strength)
         limits = self._requests.limits(k, exclude_seen, allow, deny)
         weights = self._weights(long_term_weight)
         queries = self._queries(asked)
         if len(named) == 0:
-            found, parts = self._nearest(queries, asked.histories, limits, weights)
+            found, parts = self._nearest(queries, asked.histories, limits, weights, search)
             return self._list(found.indices[0], parts[0])
         points = torch.cat([queries, item_points(self.network, self._placed(named))])
         seen = np.concatenate([asked.histories[0], named])
-        items, parts = self._search_mean(points, np.append(1.0, shares), seen, limits, weights)
-        return self._list(items, _mean(parts, np.append(1.0, shares)))
+        shares = np.append(1.0, shares)
+        items, parts = self._search_mean(points, shares, seen, limits, weights, search)
+        return self._list(items, _mean(parts, shares))
 
     def recommend_group(
         self,
@@ -774,10 +800,15 @@ class Recommender:
         return bare_queries(self.network, asked.user_index, asked.histories)
 
     def _nearest(
-        self, queries: torch.Tensor, seen: Ragged, limits: Limits, weights: tuple[float, float]
+        self,
+        queries: torch.Tensor,
+        seen: Ragged,
+        limits: Limits,
+        weights: tuple[float, float],
+        search: Search | None = None,
     ) -> tuple[Neighbours, Floats]:
         """Return the nearest items, and the long- and short-term parts of their distances."""
-        found = self._index.search(
+        found = (search or self._index.search)(
             queries,
             limits.k,
             weights=weights,
@@ -800,6 +831,7 @@ class Recommender:
         seen: npt.NDArray[Any],
         limits: Limits,
         weights: tuple[float, float],
+        search: Search | None = None,
     ) -> tuple[Indices, Floats]:
         """Return the items (k,) nearest to R queries together, and each query's parts (R, k, 2).
 
@@ -808,7 +840,8 @@ class Recommender:
         """
         share = torch.as_tensor(shares / shares.sum(), device=queries.device)
         centre = (share[:, None] * queries).sum(dim=0, keepdim=True)
-        found, _ = self._nearest(centre, Ragged.from_lists([seen.tolist()]), limits, weights)
+        asked = Ragged.from_lists([seen.tolist()])
+        found, _ = self._nearest(centre, asked, limits, weights, search)
         items = found.indices[0][found.indices[0] >= 0]
         every = np.tile(items, (len(queries), 1))
         return items, self._parts(queries, every, weights)

@@ -1,4 +1,4 @@
-"""A model as time goes on: new events."""
+"""A model as time goes on: new events, and users who want to be forgotten."""
 
 from __future__ import annotations
 
@@ -47,3 +47,52 @@ def update(
     screen = console()
     screen.print(f"{found.summary}", highlight=False)
     screen.print(f"Saved to {target}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def forget(
+    model: Model,
+    users: Annotated[list[str], typer.Argument(metavar="USER …", help="Whom.",
+                                               show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Where the model "
+        "without them goes; MODEL itself when left out.", show_default=False)] = None,
+    drop_lone_items: Annotated[bool, typer.Option("--drop-lone-items", help="Take away the items "
+        "too that nobody else took: their vectors were learnt from these users alone.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Take users out of a model: ids, histories and whatever is theirs alone.
+
+    The folder holds nothing of the old model then. What the shared tables learnt stays until the
+    next training, and is named.
+    """
+    from attrec.artifact import check_target
+    from attrec.erasure import forget as take_out
+    from attrec.recommender import Recommender
+
+    target = out or model
+    check_target(target)
+    served = Recommender.load(model)
+    found = take_out(
+        served, [served.vocabulary.parse_user(user) for user in users],
+        drop_lone_items=drop_lone_items,
+    )  # fmt: skip
+    found.recommender.save(target)
+    others = [str(path) for path in _beside(model, target) if path.exists()]
+    if as_json:
+        print_json({"model": str(target), **asdict(found.summary), "not_looked_into": others})
+        return
+    screen = console()
+    screen.print(f"{found.summary}", highlight=False, markup=False)
+    screen.print(f"Saved to {target}", highlight=False, soft_wrap=True)
+    if others:
+        screen.print(
+            f"Not looked into, and they may be in there: {', '.join(others)}.",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _beside(model: Path, target: Path) -> list[Path]:
+    """Return the folders in which other commands keep what belongs to a model."""
+    names = [f"{model.name}.checkpoint", f"{model.name}.updated"]
+    first = [] if target == model else [model]
+    return [path for path in (*first, *map(model.with_name, names)) if path != target]

@@ -256,6 +256,31 @@ class AdditiveNetwork(nn.Module):
         like = self.item_key
         return self._with(offset=offset, folded_context=contexts.to(like), folded_key=keys.to(like))
 
+    @torch.no_grad()
+    def keeping(self, users: torch.Tensor, items: torch.Tensor) -> AdditiveNetwork:
+        """Return this network with the rows of these items alone; everything else is shared.
+
+        Parameters
+        ----------
+        users : tensor
+            Taken for the signature that all networks share; nobody has a row.
+        items : (n,) int64
+            Ascending.
+        """
+        del users
+        first = len(self.item_key)
+        trained, late = items[items < first], items[items >= first] - first
+        other = self._with(
+            offset=self.offset[items],
+            folded_context=self.folded_context[late],
+            folded_key=self.folded_key[late],
+        )
+        tables = {name: nn.Parameter(getattr(self, name)[trained]) for name in ITEM_TABLES}
+        other._parameters = {**self._parameters, **tables}
+        if self.prior is not None:
+            other._modules = {**self._modules, "prior": self.prior.keeping(trained)}
+        return other
+
     def _with(self, **buffers: torch.Tensor) -> AdditiveNetwork:
         other = copy.copy(self)
         other._buffers = {**self._buffers, **buffers}  # the copy shares everything else

@@ -103,6 +103,21 @@ class AttRecNetwork(nn.Module):
             other._parameters[name] = nn.Parameter(torch.cat([trained, rows.to(table)]))
         return other
 
+    def keeping(self, users: torch.Tensor, items: torch.Tensor) -> AttRecNetwork:
+        """Return this network with the rows of these users and items alone; W is shared.
+
+        Parameters
+        ----------
+        users, items : (m,) and (n,) int64
+            Ascending.
+        """
+        other = copy.copy(self)
+        other._parameters = dict(self._parameters)
+        for name, rows in (("item_short", items), ("item_long", items), ("user_long", users)):
+            other._parameters[name] = nn.Parameter(getattr(self, name).detach()[rows])
+        other.num_trained_items = int((items < self.num_trained_items).sum())
+        return other
+
     def attention(
         self,
         windows: torch.Tensor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -76,6 +77,21 @@ class ItemPrior(nn.Module):
         places = torch.arange(len(before), device=before.device) - before
         entries = self.entries[places + starts.repeat_interleave(chosen)]
         return self._sum(side, entries, chosen, self.vectors[items])
+
+    def keeping(self, items: torch.Tensor) -> ItemPrior:
+        """Return the prior of these items alone; its tables are shared."""
+        lengths = self.offsets.diff()
+        kept = torch.zeros(len(lengths), dtype=torch.bool, device=items.device)
+        kept[items] = True
+        ends = lengths[items].cumsum(0)
+        other = copy.copy(self)
+        other._buffers = {
+            **self._buffers,
+            "entries": self.entries[kept.repeat_interleave(lengths)],
+            "offsets": torch.cat([self.offsets[:1], ends]),
+            "vectors": self.vectors[items],
+        }
+        return other
 
     def rows_of(self, side: Side, attributes: Attributes) -> torch.Tensor:
         """Return p of other items, of the same categories and size of vectors: (n, d)."""

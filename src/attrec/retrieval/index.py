@@ -512,6 +512,11 @@ def _block_sums(terms: torch.Tensor, blocks: Sequence[int]) -> torch.Tensor:
     return torch.stack(parts, dim=1)
 
 
+def weighted_sum(apart: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return y of squared distances that are apart (…, blocks), in place: the order of lists."""
+    return _tree_sum(apart.mul_(weights))
+
+
 def _tree_sum(terms: torch.Tensor) -> torch.Tensor:
     """Sum the last dimension by halves, in place."""
     length = terms.shape[-1]

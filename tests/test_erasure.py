@@ -1,0 +1,284 @@
+"""Somebody is forgotten: nothing of theirs is left in the folder, and nobody else is touched."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import attrec
+from attrec.data.interactions import InteractionLog
+from attrec.data.items import Items
+from attrec.erasure import forget
+from attrec.errors import RequestError, UnknownIdError
+from attrec.retrieval.vectors import item_keys
+from attrec.updating import update
+from tests.command_line import run_cli
+
+WHO = "zoë-17"
+PRESETS = {
+    "accurate": {"embedding_dim": 16, "window_length": 12, "max_epochs": 2, "min_steps": 20},
+    "paper-sparse": {"embedding_dim": 16, "window_length": 5, "max_epochs": 2},
+}
+BASE = 1_000_000.25
+
+
+def log():
+    """Communities; WHO took two items that nobody else took."""
+    made = attrec.simulate("community", num_users=60, num_items=50, events_per_user=14, seed=3)
+    users = [WHO if code == 17 else f"u{code}" for code in made.user_codes]
+    items = [f"i{code}" for code in made.item_codes]
+    users += [WHO, "u3", WHO, WHO]
+    items += ["secret", "i1", "diary", "i2"]
+    return InteractionLog.from_columns(users, items, BASE + 1.5 * np.arange(len(users)))
+
+
+def kinds():
+    names = [*(f"i{n}" for n in range(50)), "secret", "diary", "novelty"]
+    return Items(
+        {"secret": "A secret", "i1": "One"},
+        {"kind": {name: f"k{n % 4}|all" if n % 5 else "k0" for n, name in enumerate(names)}},
+    )
+
+
+def late_events():
+    """WHO and others take an item that is new; WHO takes one alone; somebody new comes."""
+    rows = [(user, "novelty") for user in (WHO, "u1", "u2", "newcomer")]
+    rows += [("newcomer", "i3"), (WHO, "pamphlet"), ("newcomer", "i4"), ("u5", "late")]
+    users, items = zip(*rows, strict=True)
+    return InteractionLog.from_columns(
+        list(users), list(items), BASE + 1e6 + 1.5 * np.arange(len(rows)), source="late.csv"
+    )
+
+
+@pytest.fixture(scope="module", params=list(PRESETS))
+def trained(request):
+    more = {"item_categories": "kind"} if request.param == "accurate" else {}
+    return attrec.fit(
+        log(), items=kinds(), preset=request.param, **PRESETS[request.param], **more
+    ).recommender
+
+
+@pytest.fixture(scope="module", params=["as trained", "updated"])
+def served(request, trained):
+    if request.param == "as trained":
+        return trained
+    return update(trained, late_events(), items=kinds()).recommender
+
+
+def row_of(model, user):
+    return int(model.vocabulary.encode_users([user])[0])
+
+
+def others(model, *gone):
+    return [user for user in model.vocabulary.user_ids.tolist() if user not in gone]
+
+
+def traces(model, user):
+    """Return what of a user stands in the files of a model, as bytes."""
+    row = row_of(model, user)
+    histories, times = model.histories.histories, model.histories.times
+    found = [user.encode(), json.dumps(user)[1:-1].encode(), histories[row].tobytes()]
+    if times is not None:
+        found += [t.tobytes() for t in times[histories.offsets[row] : histories.offsets[row + 1]]]
+    if hasattr(model.network, "user_long") and row < model.network.num_users:
+        found.append(model.network.user_long[row].detach().numpy().tobytes())
+    return found
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def standing(folder, sought):
+    return [trace for trace in sought if any(trace in text for text in files(folder).values())]
+
+
+def test_no_byte_of_them_is_left_and_nobody_else_is_touched(served, tmp_path):
+    folder = tmp_path / "model"
+    served.save(folder)
+    sought = traces(served, WHO)
+    # The id stands there escaped; everything else as it is.
+    assert standing(folder, sought) == sought[1:]
+    code, said = run_cli(tmp_path, ["forget", "model", WHO], columns=200)
+    assert code == 0
+    assert "1 user forgotten" in said
+    assert standing(folder, sought) == []
+    now, before = attrec.load(folder), served
+    assert now.vocabulary.user_ids.tolist() == others(before, WHO)
+    assert now.info()["events"] == before.info()["events"] - len(
+        before.histories.histories[row_of(before, WHO)]
+    )
+    for user in others(before, WHO):
+        assert now.recommend(user, k=60) == before.recommend(user, k=60)
+        assert now.explain(user, "i7") == before.explain(user, "i7")
+    some = [f"i{n}" for n in range(6)]
+    assert now.recommend(history=some, k=60) == before.recommend(history=some, k=60)
+    with pytest.raises(UnknownIdError):
+        now.recommend(WHO)
+
+
+def test_items_that_nobody_else_took_can_go_too(served, tmp_path):
+    folder = tmp_path / "model"
+    served.save(folder)
+    alone = {"secret", "diary"} | ({"pamphlet"} & set(served.vocabulary.item_ids))
+    code, said = run_cli(tmp_path, ["forget", "model", WHO, "--drop-lone-items"], columns=200)
+    assert code == 0
+    assert "With them went" in said
+    for word in (*alone, "A secret", *traces(served, WHO)[:2]):
+        assert standing(folder, [word if isinstance(word, bytes) else word.encode()]) == []
+    now = attrec.load(folder)
+    assert set(now.vocabulary.item_ids) == set(served.vocabulary.item_ids) - alone
+    assert now.vocabulary.num_trained_items == served.vocabulary.num_trained_items - 2
+    for user in others(served, WHO):
+        left = [a for a in served.recommend(user, k=60) if a.item_id not in alone]
+        found = now.recommend(user, k=60)
+        assert [(a.item_id, a.distance, a.title) for a in found] == [
+            (a.item_id, a.distance, a.title) for a in left
+        ]
+        history = served.histories.histories[row_of(served, user)]
+        kept = now.histories.histories[row_of(now, user)]
+        same = served.vocabulary.decode_items(history).tolist()
+        assert now.vocabulary.decode_items(kept).tolist() == same
+
+
+def test_a_model_without_somebody_can_be_brought_up_to_date(served):
+    now = forget(served, [WHO], drop_lone_items=True).recommender
+    again = update(now, late_events(), items=kinds())
+    assert WHO in again.recommender.vocabulary.user_ids  # the events were given again
+    assert again.recommender.recommend("newcomer", k=5)
+    assert again.recommender.recommend(WHO, k=5)
+
+
+def test_the_rows_of_items_that_stay_are_the_same_bits(served):
+    found = forget(served, WHO, drop_lone_items=True).recommender
+    place = torch.as_tensor(served.vocabulary.encode_items(found.vocabulary.item_ids))
+    assert torch.equal(item_keys(found.network), item_keys(served.network)[place])
+    if hasattr(served.network, "contexts"):
+        assert torch.equal(found.network.contexts(), served.network.contexts()[place])
+        rows = torch.arange(len(place)).flip(0)
+        assert torch.equal(found.network.keys(rows), found.network.keys()[rows])
+    else:
+        assert torch.equal(found.network.item_long, served.network.item_long[place])
+        kept = [u for u in range(served.network.num_users) if u != row_of(served, WHO)]
+        assert torch.equal(found.network.user_long, served.network.user_long[kept])
+
+
+def test_the_given_model_stays_as_it_is(served):
+    before = served.recommend(WHO, k=9)
+    forget(served, [WHO, "u3"], drop_lone_items=True)
+    assert served.recommend(WHO, k=9) == before
+
+
+def test_the_summary_counts_and_names(trained):
+    summary = forget(trained, [WHO, "u3", WHO]).summary
+    length = trained.histories.histories.lengths
+    assert summary.users == summary.trained_users == 2
+    assert summary.events == length[row_of(trained, WHO)] + length[row_of(trained, "u3")]
+    assert set(summary.lone_items) == {"secret", "diary"}
+    assert summary.dropped_items == 0
+    assert "2 users forgotten, with" in str(summary)
+    assert "--drop-lone-items" in str(summary)
+    paper = hasattr(trained.network, "user_long")
+    assert summary.user_rows == (2 if paper else 0)
+    tables = "X, V and W have learnt" if paper else "vectors of the items and the attention have"
+    assert tables in str(summary)
+    assert "only a training without them undoes" in str(summary)
+
+
+def test_an_item_is_lone_where_all_who_took_it_go():
+    users = ["a", "b", "c", "a", "b", "c", "a", "c", "b", "d", "d", "d"]
+    items = ["x", "x", "y", "y", "z", "w", "w", "x", "y", "y", "x", "w"]
+    made = InteractionLog.from_columns(users, items)
+    model = attrec.fit(
+        made, preset="paper-sparse", max_epochs=1, embedding_dim=4, split="leave-last-out"
+    ).recommender
+    both = {"x": "abcd", "y": "abcd", "z": "b", "w": "acd"}
+    for gone in (["a"], ["b"], ["a", "b"], ["a", "c", "d"], ["a", "b", "c", "d"]):
+        known = set(model.vocabulary.item_ids)
+        expected = {item for item, takers in both.items() if set(takers) <= set(gone)} & known
+        assert set(forget(model, gone).summary.lone_items) == expected
+
+
+def test_a_newcomer_whom_no_table_knows(trained):
+    served = update(trained, late_events(), items=kinds()).recommender
+    summary = forget(served, "newcomer").summary
+    assert summary.trained_users == summary.user_rows == 0
+    assert "have learnt" not in str(summary)
+    assert "may have counted them, until the next update" in str(summary)
+
+
+def test_everybody_can_be_forgotten(served, tmp_path):
+    found = forget(served, served.vocabulary.user_ids).recommender
+    found.save(tmp_path / "empty")
+    now = attrec.load(tmp_path / "empty")
+    assert now.vocabulary.num_users == 0
+    assert now.vocabulary.user_kind == "string"
+    assert now.recommend(history=["i1", "i2"], k=3) == (served.recommend(history=["i1", "i2"], k=3))
+
+
+def test_users_that_are_not_there(served, tmp_path):
+    served.save(tmp_path / "model")
+    before = files(tmp_path / "model")
+    code, said = run_cli(tmp_path, ["forget", "model", "u1", "nobody"], columns=200)
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "'nobody' is not in the model, and nobody was forgotten" in said
+    assert files(tmp_path / "model") == before
+    assert run_cli(tmp_path, ["forget", "model", WHO], columns=200)[0] == 0
+    code, said = run_cli(tmp_path, ["forget", "model", WHO], columns=200)
+    assert code == 2
+    assert "is not in the model" in said
+    with pytest.raises(UnknownIdError, match=r"'v' \(and 1 more\) is not in the model"):
+        forget(served, ["u1", "v", "w"])
+    with pytest.raises(RequestError, match="at least one user"):
+        forget(served, [])
+
+
+def test_another_folder_and_what_lies_beside(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    (tmp_path / "model.checkpoint").mkdir()
+    before = files(tmp_path / "model")
+    code, said = run_cli(
+        tmp_path, ["forget", "model", WHO, "u3", "--out", "other", "--json"], columns=200
+    )
+    assert code == 0
+    told = json.loads(said)
+    assert told["users"] == 2
+    assert told["not_looked_into"] == ["model", "model.checkpoint"]
+    assert files(tmp_path / "model") == before
+    assert attrec.load(tmp_path / "other").vocabulary.num_users == 58
+    code, said = run_cli(tmp_path, ["forget", "model", WHO], columns=200)
+    assert "Not looked into, and they may be in there: model.checkpoint." in said
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "theirs.txt").write_text("x")
+    code, said = run_cli(tmp_path, ["forget", "model", "u3", "--out", "there"], columns=200)
+    assert code == 2
+    assert "holds something that is not an AttRec model" in said
+
+
+def test_fingerprints_of_files_without_times_go_from_the_record():
+    made = attrec.simulate("community", num_users=20, num_items=20, events_per_user=8, seed=1)
+    made = InteractionLog.from_columns(made.user_codes + 100, made.item_codes + 500)
+    model = attrec.fit(made, preset="paper-sparse", max_epochs=1, embedding_dim=4).recommender
+    more = InteractionLog.from_columns([101], [505])
+    model = update(model, more).recommender
+    assert model.record["updates"]
+    found = forget(model, 105)
+    assert "updates" not in found.recommender.record
+    assert found.summary.updates == 1
+    assert "do not give them again" in str(found.summary)
+    assert "updates" in model.record
+
+
+def test_an_id_in_a_filter_is_pointed_at():
+    made = attrec.simulate("community", num_users=20, num_items=20, events_per_user=8, seed=1)
+    model = attrec.fit(made, preset="paper-sparse", max_epochs=1, embedding_dim=4).recommender
+    user = made.user_ids[3]
+    plain = forget(model, [user])
+    assert plain.summary.mentions == ()
+    model.options = model.options.with_(where=f"user not in ('{user}', '99')")
+    found = forget(model, [user]).summary
+    assert found.mentions == ("where",)
+    assert "stands in what where said" in str(found)
+    assert forget(model, [made.user_ids[9]]).summary.mentions == ()
