@@ -109,11 +109,12 @@ def test_no_byte_of_them_is_left_and_nobody_else_is_touched(served, tmp_path):
     assert now.info()["events"] == before.info()["events"] - len(
         before.histories.histories[row_of(before, WHO)]
     )
+    # An item of an update whose vectors are theirs alone is in no list any more.
+    without = {"deny": ["pamphlet"], "k": 60}
     for user in others(before, WHO):
-        assert now.recommend(user, k=60) == before.recommend(user, k=60)
-        assert now.explain(user, "i7") == before.explain(user, "i7")
+        assert now.recommend(user, k=60) == before.recommend(user, **without)
     some = [f"i{n}" for n in range(6)]
-    assert now.recommend(history=some, k=60) == before.recommend(history=some, k=60)
+    assert now.recommend(history=some, k=60) == before.recommend(history=some, **without)
     with pytest.raises(UnknownIdError):
         now.recommend(WHO)
 
@@ -150,6 +151,12 @@ def test_a_model_without_somebody_can_be_brought_up_to_date(served):
     assert again.recommender.recommend(WHO, k=5)
 
 
+def test_explanations_stay(trained):
+    now = forget(trained, WHO).recommender
+    for user in others(trained, WHO)[:9]:
+        assert now.explain(user, "i7", versus="i8") == trained.explain(user, "i7", versus="i8")
+
+
 def test_the_rows_of_items_that_stay_are_the_same_bits(served):
     found = forget(served, WHO, drop_lone_items=True).recommender
     place = torch.as_tensor(served.vocabulary.encode_items(found.vocabulary.item_ids))
@@ -165,9 +172,13 @@ def test_the_rows_of_items_that_stay_are_the_same_bits(served):
 
 
 def test_the_given_model_stays_as_it_is(served):
-    before = served.recommend(WHO, k=9)
+    before = {name: value.clone() for name, value in served.network.state_dict().items()}
+    answer = served.recommend(WHO, k=9)
     forget(served, [WHO, "u3"], drop_lone_items=True)
-    assert served.recommend(WHO, k=9) == before
+    forget(served, [WHO, "u3"])
+    assert served.recommend(WHO, k=9) == answer
+    for name, value in served.network.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_the_summary_counts_and_names(trained):
@@ -184,6 +195,35 @@ def test_the_summary_counts_and_names(trained):
     tables = "X, V and W have learnt" if paper else "vectors of the items and the attention have"
     assert tables in str(summary)
     assert "only a training without them undoes" in str(summary)
+
+
+def test_late_items_of_theirs_alone_are_as_new(trained):
+    served = update(trained, late_events(), items=kinds()).recommender
+    found = forget(served, WHO)
+    assert set(found.summary.lone_items) == {"secret", "diary", "pamphlet"}
+    assert found.summary.unplaced_items == 1
+    assert "2 with vectors that were learnt from them alone, 1 in no list" in str(found.summary)
+    unplaced = set(served.vocabulary.item_ids[served.network.unplaced.numpy()])
+    now = found.recommender
+    assert set(now.vocabulary.item_ids[now.network.unplaced.numpy()]) == unplaced | {"pamphlet"}
+    more = InteractionLog.from_columns(["u7"], ["pamphlet"], [BASE + 2e6])
+    again = update(now, more, items=kinds()).recommender
+    assert set(again.vocabulary.item_ids[again.network.unplaced.numpy()]) == unplaced
+
+
+def test_observed_events_go_too(trained):
+    served = update(trained, late_events(), items=kinds()).recommender
+    for user in (WHO, "u8"):
+        assert served.observe(user, "i9", BASE + 3e6)
+        assert not served.observe(user, "unheard of", BASE + 4e6)
+    length = len(served.histories.histories[row_of(served, WHO)])
+    found = forget(served, WHO)
+    assert found.summary.events == length
+    now = found.recommender
+    assert now.waiting.user_ids.tolist() == ["u8"]
+    assert len(now.waiting) == 1
+    assert now.recommend("u8", k=5) == served.recommend("u8", k=5)
+    assert len(served.waiting) == 2
 
 
 def test_an_item_is_lone_where_all_who_took_it_go():

@@ -7,7 +7,7 @@ docs/forgetting.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,9 @@ class ForgetSummary:
         alone.
     dropped_items : int
         How many of those went too.
+    unplaced_items : int
+        How many of those stay without vectors: they came after the training, and nothing is known
+        of them now.
     updates : int
         Fingerprints of files that went from the record; see `forget`.
     mentions : tuple of str
@@ -61,6 +64,7 @@ class ForgetSummary:
     user_rows: int
     lone_items: tuple[int | str, ...]
     dropped_items: int
+    unplaced_items: int
     updates: int
     mentions: tuple[str, ...]
     shared: str
@@ -85,15 +89,18 @@ class ForgetSummary:
         return "\n".join(lines)
 
     def _of_lone_items(self) -> str:
-        some = ", ".join(str(item) for item in self.lone_items[:5])
         items = _count(len(self.lone_items), "item")
+        some = ", ".join(str(item) for item in self.lone_items[:5])
         named = f"{items} that nobody else took ({some}{', …' if len(self.lone_items) > 5 else ''})"
         if self.dropped_items:
             return f"With them went {named}."
-        return (
-            f"There stay {named}, with vectors learnt from them alone; --drop-lone-items takes "
-            "these items away too."
-        )
+        kept = len(self.lone_items) - self.unplaced_items
+        states = []
+        if kept:
+            states.append(f"{kept:,} with vectors that were learnt from them alone")
+        if self.unplaced_items:
+            states.append(f"{self.unplaced_items:,} in no list until somebody takes them")
+        return f"There stay {named}: {', '.join(states)}; --drop-lone-items takes them away too."
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +116,10 @@ def forget(
 ) -> Forgotten:
     """Take users out of a model; the given recommender stays as it is.
 
-    Their ids, their histories with all times, and their rows of U go. Everybody else is answered
-    bit for bit as before (with ``drop_lone_items``, but for the items that went). The tables that
+    Their ids, their histories with all times, and their rows of U go. Of an item that came after
+    the training and that nobody else took the vectors go, which are theirs; no list holds it until
+    somebody takes it. Everybody else is answered bit for bit as before, but for those items (with
+    ``drop_lone_items``, for all items that went). The tables that
     all share have learnt from these users, as the offsets of the popularity of the moment and the
     vectors of later items have counted them: an update reckons those anew, a retraining the tables.
 
@@ -137,18 +146,22 @@ def forget(
     RequestError
         No user is named.
     """
-    vocabulary, histories = recommender.vocabulary, recommender.histories.histories
-    going = _known(recommender, [users] if isinstance(users, int | str) else users)
+    vocabulary, sequences = recommender.vocabulary, recommender.histories
+    names = [users] if isinstance(users, int | str) else users
+    going = _known(recommender, names)
     staying = np.setdiff1d(np.arange(vocabulary.num_users), going)
-    lone = _taken_by_nobody_else(recommender, going)
+    lone = _taken_by_nobody_else(sequences, going)
     dropped = lone if drop_lone_items else lone[:0]
+    unplaced = np.setdiff1d(lone, dropped)
+    unplaced = unplaced[unplaced >= vocabulary.num_trained_items]
     kept = np.setdiff1d(np.arange(vocabulary.num_items), dropped)
     trained = staying[staying < vocabulary.num_trained_users]
-    device = next(recommender.network.parameters()).device
+    network = recommender.network
+    device = next(network.parameters()).device
     record = dict(recommender.record)
     updates = record.pop("updates", [])
     fresh = Recommender(
-        recommender.network.keeping(
+        network.unplacing(torch.as_tensor(unplaced, device=device)).keeping(
             torch.as_tensor(trained, device=device), torch.as_tensor(kept, device=device)
         ),
         replace(
@@ -158,22 +171,25 @@ def forget(
             num_trained_users=len(trained),
             num_trained_items=int((kept < vocabulary.num_trained_items).sum()),
         ),
-        _without(recommender.histories, staying, kept),
+        _without(sequences, staying, kept),
         recommender.options,
         _without_titles(recommender, dropped),
         record,
         recommender.moment,
     )
+    ids = set(_ids(vocabulary.user_ids[going]))
+    fresh._waiting = [event for event in recommender._waiting if event[0] not in ids]
     trained_users = int((going < vocabulary.num_trained_users).sum())
     summary = ForgetSummary(
         users=len(going),
-        events=int(histories.lengths[going].sum()),
+        events=int(sequences.histories.lengths[going].sum()),
         trained_users=trained_users,
-        user_rows=trained_users if isinstance(recommender.network, AttRecNetwork) else 0,
+        user_rows=trained_users if isinstance(network, AttRecNetwork) else 0,
         lone_items=tuple(_ids(vocabulary.item_ids[lone])),
         dropped_items=len(dropped),
+        unplaced_items=len(unplaced),
         updates=len(updates),
-        mentions=tuple(_mentions(fresh.options, _ids(vocabulary.user_ids[going]))),
+        mentions=tuple(_mentions(fresh.options, ids)),
         shared=_shared(recommender, trained_users),
     )
     return Forgotten(fresh, summary)
@@ -193,8 +209,8 @@ def _known(recommender: Recommender, users: Ids) -> Ints:
     return np.unique(index)
 
 
-def _taken_by_nobody_else(recommender: Recommender, going: Ints) -> Ints:
-    histories = recommender.histories.histories
+def _taken_by_nobody_else(sequences: Sequences, going: Ints) -> Ints:
+    histories = sequences.histories
     theirs = np.isin(histories.row_of_value, going)
     return np.setdiff1d(histories.values[theirs], histories.values[~theirs]).astype(np.int64)
 
@@ -231,7 +247,7 @@ def _shared(recommender: Recommender, trained_users: int) -> str:
     return "; ".join(parts)
 
 
-def _mentions(options: Options, ids: list[int | str]) -> Iterator[str]:
+def _mentions(options: Options, ids: Iterable[int | str]) -> Iterator[str]:
     """Yield the options in whose text one of the ids stands as a word."""
     sought = re.compile("|".join(rf"(?<!\w){re.escape(str(identity))}(?!\w)" for identity in ids))
     for name, value in options.to_dict()["data"].items():

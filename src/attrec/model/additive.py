@@ -281,6 +281,24 @@ class AdditiveNetwork(nn.Module):
             other._modules = {**self._modules, "prior": self.prior.keeping(trained)}
         return other
 
+    @torch.no_grad()
+    def unplacing(self, items: torch.Tensor) -> AdditiveNetwork:
+        """Return this network as if nothing were known of these items, which came after training.
+
+        Parameters
+        ----------
+        items : (n,) int64
+        """
+        if len(items) == 0:
+            return self
+        late = items - len(self.item_key)
+        offset, context, key = (
+            table.clone() for table in (self.offset, self.folded_context, self.folded_key)
+        )
+        context[late], key[late] = 0.0, 0.0
+        offset[items] = offset.max()  # as of an item that nobody takes
+        return self._with(offset=offset, folded_context=context, folded_key=key)
+
     def _with(self, **buffers: torch.Tensor) -> AdditiveNetwork:
         other = copy.copy(self)
         other._buffers = {**self._buffers, **buffers}  # the copy shares everything else

@@ -118,6 +118,20 @@ class AttRecNetwork(nn.Module):
         other.num_trained_items = int((items < self.num_trained_items).sum())
         return other
 
+    @torch.no_grad()
+    def unplacing(self, items: torch.Tensor) -> AttRecNetwork:
+        """Return this network as if nothing were known of these items, which came after training.
+
+        Parameters
+        ----------
+        items : (n,) int64
+        """
+        late = items - self.num_trained_items
+        tables = [t[self.num_trained_items :].clone() for t in (self.item_short, self.item_long)]
+        for table in tables:
+            table[late] = 0.0
+        return self.with_items(*tables)
+
     def attention(
         self,
         windows: torch.Tensor,
