@@ -23,7 +23,7 @@ from tests.messy import transcript
 import attrec
 from attrec.cli import app
 from attrec.config import PRESETS, Architecture, option_specs
-from docs import peers, updating
+from docs import peers, reuse, updating
 from docs.performance import performance_page, rows
 
 DOCS = Path(__file__).parent
@@ -254,6 +254,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "performance.md": performance_page,
     "peers.md": peers.peers_page,
     "updating.md": updating.updating_page,
+    "certified-reuse.md": reuse.reuse_page,
 }
 
 

@@ -90,6 +90,19 @@ def test_sessions_and_users_are_kept_apart(model):
     assert len(cache) == 3
 
 
+def test_events_that_are_observed_count_at_once(model):
+    parts = (model.network, model.vocabulary, model.histories, model.options)
+    live = attrec.Recommender(*parts)
+    cache = CertifiedCache(live, margin=60)
+    user = live.vocabulary.user_ids[4]
+    time = 1e9 if live.histories.times is not None else None
+    for step in range(5):
+        found = cache.recommend(user, k=4)
+        assert found.recommendations == live.recommend(user, k=4)
+        assert (found.certificate.moved is None) == (step == 0)
+        live.observe(user, found.recommendations[0].item_id, time)
+
+
 def test_other_keys_make_what_is_kept_void(model):
     cache = CertifiedCache(model, margin=30, users=7)
     user = model.vocabulary.user_ids[1]

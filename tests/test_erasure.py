@@ -222,7 +222,7 @@ def test_observed_events_go_too(trained):
     now = found.recommender
     assert now.waiting.user_ids.tolist() == ["u8"]
     assert len(now.waiting) == 1
-    assert now.recommend("u8", k=5) == served.recommend("u8", k=5)
+    assert now.recommend("u8", k=5) == served.recommend("u8", k=5, deny=["pamphlet"])
     assert len(served.waiting) == 2
 
 
