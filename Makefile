@@ -89,6 +89,9 @@ $(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
 bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## other libraries: missing rows, or ROW=name again
 	@nice -n 5 $(BIN)/python -m benchmarks.peers.run $(ROW)
 
+bench-replay: $(VENV)/.ready ## a log event by event: what updates and retraining are worth
+	@$(BIN)/python -m benchmarks.replay.run $(ROW)
+
 bench-cold-items: $(VENV)/.ready ## items held out of training, with and without their attributes
 	@$(BIN)/python -m benchmarks.cold_items.run $(ROW)
 
