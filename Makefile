@@ -13,7 +13,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Two test processes with one thread each are quicker than one process with two; figures are per thread.
-test soak mutants bench-accuracy bench-ablations bench-cold-items bench-cache bench-peers: export OMP_NUM_THREADS ?= 1
+test soak mutants bench-accuracy bench-ablations bench-cold-items bench-cache bench-foldin bench-peers bench-replay: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
