@@ -1,0 +1,1 @@
+"""New users and items, folded into trained models."""
