@@ -98,6 +98,9 @@ bench-cold-items: $(VENV)/.ready ## items held out of training, with and without
 bench-cache: $(VENV)/.ready ## answers kept for users: how often they are proved to stand
 	@$(BIN)/python -m benchmarks.cache.run $(ROW)
 
+bench-foldin: $(VENV)/.ready ## users and items folded into trained models: missing rows, or ROW=name again
+	@nice -n 5 $(BIN)/python -m benchmarks.foldin.run $(ROW)
+
 bench-speed: $(VENV)/.ready ## speed of everything, or of the rows whose names begin with ROW
 	@$(BIN)/python -m benchmarks.speed.run $(ROW)
 

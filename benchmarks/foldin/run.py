@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -16,10 +17,13 @@ from benchmarks.rows import read_row
 
 DATA = ("ml-100k", "movietweetings-100k")
 ROWS: dict[str, Callable[[], None]] = {
-    f"users.{data}.{preset}": lambda data=data, preset=preset: users.run_row(data, preset)
-    for data in DATA
-    for preset in users.PRESETS
-} | {f"items.{data}": lambda data=data: items.run_row(data) for data in DATA}
+    **{
+        f"users.{data}.{preset}": partial(users.run_row, data, preset)
+        for data in DATA
+        for preset in users.PRESETS
+    },
+    **{f"items.{data}": partial(items.run_row, data) for data in DATA},
+}
 
 
 def main() -> None:
