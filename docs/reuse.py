@@ -34,10 +34,11 @@ def _head() -> list[str]:
         "",
         'model = attrec.load("model")',
         "cache = CertifiedCache(model)",
-        "first = cache.recommend(17, k=5)",
-        "again = cache.recommend(17, history=[3, 8, 11, 5], k=5)",
+        'history = ["3", "8", "11", "5"]',
+        'first = cache.recommend("17", k=5)',
+        'again = cache.recommend("17", history=history, k=5)',
         "print(again.certificate)  # reused, moved, allowed, radius",
-        "print(again.recommendations == model.recommend(17, history=[3, 8, 11, 5], k=5))",
+        'print(again.recommendations == model.recommend("17", history=history, k=5))',
         "```",
         "",
         "prints `True` at the end, always: `recommend` of the cache takes what `recommend` of the "
@@ -99,8 +100,8 @@ def _replays(found: list[dict[str, Any]]) -> list[str]:
         "",
         "One event moves a query much farther than the tenth and the eleventh item are apart: with "
         "few further candidates next to nothing is proved, with hundreds of them a third and more. "
-        "And on catalogues as small as these a search costs little more than a proof, while a miss costs "
-        "both: **here the cache saves no time.**",
+        "And on catalogues as small as these a search costs little more than a proof, while a miss "
+        "costs both: **here the cache saves no time.**",
     ]
 
 
@@ -124,7 +125,7 @@ def _catalogues(found: list[dict[str, Any]]) -> list[str]:
         "",
         *table(["items", "search", "proved reuse"], body),
         "",
-        "So it is for large catalogues, for requests that repeat (δ = 0 is the surest hit: a page "
-        "is loaded again, a user takes what the model does not know), and for a search that is "
-        "somewhere else, in a server of its own. Again: `make bench-cache`.",
+        "So it is for large catalogues, and for requests that repeat: δ = 0, when a page is loaded "
+        "again or a user took what the model does not know, is the surest hit. The time is that of "
+        "the search; the query is computed in any case. Again: `make bench-cache`.",
     ]

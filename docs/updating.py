@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from docs.foldin import items_folded_in, users_folded_in
 from docs.performance import rows, table
 
 SYSTEMS = {
@@ -20,7 +21,7 @@ Found = Mapping[str, Any]
 def updating_page() -> str:
     """Make the page."""
     found = rows("replay")
-    parts = [_head(), *(_replay(row) for row in found), _reading(found)]
+    parts = [_head(), *(_replay(row) for row in found), _reading(found), _foldin()]
     return "\n\n".join("\n".join(part).strip() for part in parts if part)
 
 
@@ -72,6 +73,22 @@ def _head() -> list[str]:
         "for the list its user would have got just before, from a model trained on the first nine "
         "tenths. Stars: the 95 % interval of the paired difference from the line before excludes "
         "zero. Again: `make bench-replay`.",
+    ]
+
+
+def _foldin() -> list[str]:
+    return [
+        "## Folding in, measured",
+        "",
+        "Why it is done as it is: [decision 17](decisions/017-fold-in.md). Again: "
+        "`make bench-foldin`.",
+        "",
+        "### Users of the paper's presets",
+        "",
+        *users_folded_in(),
+        "### Items",
+        "",
+        *items_folded_in(),
     ]
 
 
