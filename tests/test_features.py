@@ -195,7 +195,7 @@ def test_the_penalty_is_the_one_that_predicts_items_left_out_best():
     )
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3])
+@pytest.mark.parametrize("share", [0.05, 0.2])
 def test_new_items_take_the_share_of_the_lists_that_they_are_given(share):
     generator = torch.Generator().manual_seed(4)
     keys, queries = unit(generator, 50, 8), unit(generator, 300, 8)

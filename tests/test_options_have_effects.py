@@ -74,8 +74,10 @@ READING = {
     "min_user_events": 3,
     "min_item_events": 3,
 }
-TESTED_ELSEWHERE = {"query", "cache", "checkpoint_seconds", "item_categories", "item_vectors"}
-"""In tests/data/test_sources.py, tests/training/test_checkpoint.py and tests/test_features.py."""
+TESTED_ELSEWHERE = {"query", "cache", "checkpoint_seconds", "item_categories", "item_vectors",
+                    "recent_popularity"}  # fmt: skip
+"""In tests/data/test_sources.py, tests/training/test_checkpoint.py, tests/test_features.py and
+tests/test_calibration.py."""
 TESTED_BELOW = {"threads", "device", "patience", "selection_metric", "ties"}
 
 
