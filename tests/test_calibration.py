@@ -1,5 +1,7 @@
 """The popularity of the moment: reckoned by hand, chosen where it helps, and nowhere else."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attrec
+from attrec.config import ProtocolConfig
+from attrec.data.cases import encode_cases, validation_events
 from attrec.data.interactions import InteractionLog
+from attrec.data.splits import split_log
+from attrec.data.vocabulary import Vocabulary
 from attrec.popularity import FLOOR, Moment, recent_counts
 from attrec.retrieval.vectors import item_keys, query_vectors
 
@@ -35,6 +41,33 @@ def test_counts_are_those_of_the_obvious_loop(events, half_life):
         wanted[item] += 0.5 ** (since / half_life)
     found = recent_counts(items, times.astype(float), 5, half_life)
     assert found == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("protocol", ["leave-last-out", "global-time"])
+def test_validation_events_are_asked_before_each_of_them(protocol):
+    log = fashionable(num_users=40, events=600)
+    split = split_log(log, ProtocolConfig(split=protocol))
+    vocabulary = Vocabulary.fit(split.train)
+    found = validation_events(split, vocabulary, 10**6)
+    histories, wanted = {}, []
+    learnt = Counter(split.train.user_codes.tolist())
+    known = split.train_and_validation
+    for row in np.argsort(known.timestamps, kind="stable"):
+        user, item = int(known.user_codes[row]), known.item_ids[known.item_codes[row]]
+        index = int(vocabulary.encode_items([item])[0])
+        before = histories.setdefault(user, [])
+        if len(before) >= learnt[user]:
+            wanted.append((user, [i for i in before if i >= 0], index))
+        before.append(index)
+    wanted.sort(key=lambda event: event[0])
+    ours = [(h.tolist(), t.tolist()[0])
+            for h, t in zip(found.histories, found.targets, strict=True)]  # fmt: skip
+    assert ours == [(history, target) for _, history, target in wanted]
+    if protocol == "leave-last-out":
+        judged = encode_cases(split.validation, split.log, vocabulary)
+        assert np.array_equal(judged.targets.values, found.targets.values)
+        assert np.array_equal(judged.histories.values, found.histories.values)
+    assert len(validation_events(split, vocabulary, 10)) <= 10
 
 
 def test_offsets_by_hand():

@@ -31,9 +31,9 @@ from attrec.api import (
     train_on,
 )
 from attrec.baselines import item_counts
-from attrec.calibration import Calibration, calibrate
+from attrec.calibration import CASES, Calibration, calibrate
 from attrec.config import Options
-from attrec.data.cases import encode_cases
+from attrec.data.cases import encode_cases, validation_events
 from attrec.data.interactions import InteractionLog
 from attrec.data.sequences import Sequences
 from attrec.data.splits import Split
@@ -134,12 +134,12 @@ def trained_seed(
     if not path.exists():
         _train(path, name, split, options)
     run = json.loads(path.read_text(encoding="utf-8"))
-    cases = encode_cases(split.validation, split.log, Vocabulary.fit(split.train))
+    events = validation_events(split, Vocabulary.fit(split.train), CASES)
     first = _restored(path, "first", split.train, options)
     calibration, began = None, time.perf_counter()
     if isinstance(first.network, AdditiveNetwork) and options.model.recent_popularity:
         sequences = Sequences.from_log(split.train, first.vocabulary)
-        calibration = calibrate(first.network, sequences, cases, options)
+        calibration = calibrate(first.network, sequences, events, options)
     found: dict[str, Any] = {**run, "calibration": calibration.tried if calibration else []}
     moment = calibration.moment if calibration else None
     if calibration is not None and moment is not None:

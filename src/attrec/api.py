@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
-from attrec.calibration import Calibration, calibrate
+from attrec.calibration import CASES, Calibration, calibrate
 from attrec.config import DataConfig, Options, ProtocolConfig
-from attrec.data.cases import Cases, encode_cases
+from attrec.data.cases import Cases, encode_cases, validation_events
 from attrec.data.features import ItemFeatures
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items, read_items
@@ -494,7 +494,8 @@ def train_on(
     if isinstance(network, AdditiveNetwork) and options.model.recent_popularity:
         if validate_on is not None:
             with profile.span("calibration"):
-                calibration = calibrate(network, sequences, cases, options)
+                events = validation_events(validate_on, vocabulary, CASES)
+                calibration = calibrate(network, sequences, events, options)
             moment = calibration.moment
         network = at_moment(network, sequences, moment)
     return Trained(network, vocabulary, run, make_scorer, calibration)

@@ -18,8 +18,8 @@ from attrec.model.additive import AdditiveNetwork
 from attrec.popularity import HALF_LIVES, WEIGHTS, Moment
 from attrec.retrieval.vectors import NetworkScorer
 
-_CASES = 4096
-"""Validation users that are asked, evenly spread."""
+CASES = 4096
+"""Validation events that are asked, evenly spread."""
 _STANDARD_ERRORS = 2.0
 
 
@@ -45,7 +45,7 @@ def calibrate(
     """Choose the popularity of the moment on validation; see `attrec.popularity`.
 
     Every half-life is tried with every weight. The best is taken if its gain over no popularity, in
-    pairs of users, is more than two standard errors: chance alone then seldom moves a log that has
+    pairs of events, is more than two standard errors: chance alone then seldom moves a log that has
     no use for it.
 
     Parameters
@@ -55,14 +55,13 @@ def calibrate(
     sequences : Sequences
         Of the training part, with times.
     cases : Cases
-        Of the validation part.
+        Of the validation part; see `validation_events`.
     options : Options
         The metric is ``selection_metric``.
     """
     if sequences.times is None or len(cases) == 0:
         return Calibration(None, [])
-    step = -(-len(cases) // _CASES)
-    asked = _Asked(network, cases.take(slice(0, None, step)), options)
+    asked = _Asked(network, cases, options)
     plain = asked.figures(np.zeros(network.num_items))
     tried: list[dict[str, Any]] = [
         {"half_life": None, "weight": 0.0, "figure": float(plain.mean())}
@@ -85,7 +84,7 @@ def calibrate(
 
 
 class _Asked:
-    """Validation users, their queries computed once."""
+    """Validation events, their queries computed once."""
 
     def __init__(self, network: AdditiveNetwork, cases: Cases, options: Options) -> None:
         scorer = NetworkScorer(network)
@@ -101,7 +100,7 @@ class _Asked:
         self.options = options
 
     def figures(self, offset: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the metric of each user, (n,), under an offset of the distances."""
+        """Return the metric of each event, (n,), under an offset of the distances."""
         added = torch.as_tensor(offset, device=self.keys.device).to(self.keys)
 
         def scorer(cases: Cases) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from attrec.data.interactions import InteractionLog
 from attrec.data.ragged import Ragged
-from attrec.data.splits import HeldOut
+from attrec.data.splits import HeldOut, Split
 from attrec.data.vocabulary import UNKNOWN, Vocabulary
 
 
@@ -40,6 +40,34 @@ class Cases:
     def take(self, rows: npt.NDArray[Any] | slice) -> Cases:
         """Return the cases ``rows`` (positions, flags or a slice)."""
         return Cases(self.user_index[rows], self.histories.take(rows), self.targets.take(rows))
+
+
+def validation_events(split: Split, vocabulary: Vocabulary, most: int) -> Cases:
+    """Return events of the validation part, each with all that its user had taken before it.
+
+    A split by time judges each user's first event there; a service is asked before every one.
+
+    Parameters
+    ----------
+    split : Split
+    vocabulary : Vocabulary
+    most : int
+        At most about so many events, evenly spread.
+    """
+    log = split.train_and_validation
+    order = log.time_order()
+    users, items = log.user_codes[order], log.item_codes[order]
+    starts = np.searchsorted(users, np.arange(log.num_users + 1))
+    seen = np.bincount(split.train.user_codes, minlength=log.num_users)
+    places = np.flatnonzero(np.arange(len(users)) - starts[users] >= seen[users])
+    places = places[:: max(1, -(-len(places) // most))]
+    lengths = places - starts[users[places]]
+    before = np.repeat(starts[users[places]] - (np.cumsum(lengths) - lengths), lengths)
+    histories = items[before + np.arange(lengths.sum())]
+    targets = Ragged(items[places], np.arange(len(places) + 1))
+    return encode_cases(
+        HeldOut(users[places], Ragged.from_lengths(histories, lengths), targets), log, vocabulary
+    )
 
 
 def encode_cases(held_out: HeldOut, log: InteractionLog, vocabulary: Vocabulary) -> Cases:
