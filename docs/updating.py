@@ -110,10 +110,18 @@ def _replay(row: Found) -> list[str]:
         f"never saw. {row['protocol'][0].upper()}{row['protocol'][1:]}.",
         "",
         *table(["", "HR@10", "NDCG@10", "HR@10 by quarter", "new items, of all places"], body),
+        *_cost(row["cost"]),
+    ]
+
+
+def _cost(cost: Found) -> list[str]:
+    if "observe_cpu_seconds" not in cost:
+        return []
+    return [
         "",
-        f"One event taken in: {row['cost']['observe_seconds'] * 1e6:.0f} µs; the list after it: "
-        f"{row['cost']['recommend_seconds'] * 1e3:.1f} ms (medians of a thousand, one thread of a "
-        "machine that others use too).",
+        f"One event taken in: {cost['observe_cpu_seconds'] * 1e6:.0f} µs; the list after it: "
+        f"{cost['recommend_cpu_seconds'] * 1e3:.1f} ms (medians of a thousand, time of one "
+        "processor).",
     ]
 
 
