@@ -31,7 +31,7 @@ from attrec.api import (
     train_on,
 )
 from attrec.baselines import item_counts
-from attrec.calibration import CASES, Calibration, calibrate
+from attrec.calibration import CASES, calibrate
 from attrec.config import Options
 from attrec.data.cases import encode_cases, validation_events
 from attrec.data.interactions import InteractionLog
@@ -39,9 +39,12 @@ from attrec.data.sequences import Sequences
 from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
+from attrec.evaluation.metrics import per_user
+from attrec.evaluation.ranking import rank_targets
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import make_network
 from attrec.popularity import Moment, at_moment
+from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.rows import read_row, write_row
@@ -142,8 +145,13 @@ def trained_seed(
         calibration = calibrate(first.network, sequences, events, options)
     found: dict[str, Any] = {**run, "calibration": calibration.tried if calibration else []}
     moment = calibration.moment if calibration else None
-    if calibration is not None and moment is not None:
-        found["curve"] = [*run["curve"], _last_point(run["curve"], calibration, began)]
+    if moment is not None:
+        took = time.perf_counter() - began
+        at_its_moment = _restored(path, "first", split.train, options, moment)
+        found["curve"] = [
+            *run["curve"],
+            _last_point(run["curve"], at_its_moment, split, options, took),
+        ]
     for which, log in (("first", split.train), ("retrained", split.train_and_validation)):
         trained = _restored(path, which, log, options, moment)
         found[which] = trained.ranking(split, options.protocol, vocabulary)
@@ -188,13 +196,21 @@ def _restored(
 
 
 def _last_point(
-    curve: list[dict[str, float]], calibration: Calibration, began: float
+    curve: list[dict[str, float]], trained: Trained, split: Split, options: Options, took: float
 ) -> dict[str, float]:
-    """Add what the popularity of the moment brought, and how long its choice took."""
-    took = time.perf_counter() - began
-    chosen = max(calibration.tried, key=lambda tried: tried["figure"])
-    point = {name: curve[-1][name] + took for name in ("seconds", "wall_seconds")}
-    return {"epoch": curve[-1]["epoch"], **point, "ndcg@10": chosen["figure"]}
+    """Add what the popularity of the moment brings to validation, ``took`` seconds later."""
+    ranks = rank_targets(
+        NetworkScorer(trained.network),
+        trained.cases(split.validation, split.log),
+        trained.vocabulary.num_items,
+        filter_seen=options.protocol.filter_seen,
+        ties=options.protocol.ties,
+    ).ranks
+    return {
+        "epoch": curve[-1]["epoch"],
+        **{name: curve[-1][name] + took for name in ("seconds", "wall_seconds")},
+        **{name: float(per_user(name, ranks).mean()) for name in ("ndcg@10", "hit_rate@10")},
+    }
 
 
 def validation_curve(run: TrainingRun) -> list[dict[str, float]]:
