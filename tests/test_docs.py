@@ -52,6 +52,10 @@ def folder(tmp_path, monkeypatch):
     ]
     tables = {
         "events.csv": [("user", "item", "time"), *log],
+        "new.csv": [
+            ("user", "item", "time"),
+            *((user, item, 1_800_000_000 + user) for user in (1, 2, 900) for item in (3, 4, 99)),
+        ],
         "titles.csv": [
             ("item_id", "title", "shelf", "maker"),
             *((i, f"Film {i}", "a|b" if i % 2 else "b", f"m{i % 3}") for i in range(1, 30)),
