@@ -72,7 +72,7 @@ wheel: $(VENV)/.ready ## build the wheel and try it in an empty environment
 docs: $(VENV)/.ready ## write the generated pages again
 	@$(BIN)/python -m docs.generate
 
-bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name again
+bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name; ROW="--again name" trains again
 	@$(BIN)/python -m benchmarks.accuracy.run $(ROW)
 
 bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name again
@@ -86,7 +86,7 @@ $(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
 	@$(PEERS)/$*/bin/pip install --quiet -r $<
 	@touch $@
 
-bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## other libraries: missing rows, or ROW=name again
+bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## other libraries: missing rows, or ROW=name; ROW="--again name"
 	@nice -n 5 $(BIN)/python -m benchmarks.peers.run $(ROW)
 
 bench-replay: $(VENV)/.ready ## a log event by event: what updates and retraining are worth

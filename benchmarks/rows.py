@@ -39,7 +39,7 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
         "machine": machine(),
         "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
         "commit": commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": today(),
     }
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump(whole, file, indent=1, ensure_ascii=False, allow_nan=False)
@@ -47,6 +47,11 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
     Path(file.name).replace(path)
     print(f"wrote {path.relative_to(RESULTS.parent)}", flush=True)
     return path
+
+
+def today() -> str:
+    """Return the date of a measurement."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def machine() -> dict[str, Any]:

@@ -126,7 +126,7 @@ def accuracy_page() -> str:
             f"best epochs {', '.join(map(str, cost['epochs']))}; "
             f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread "
             f"of {row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
-            f"Again: `make bench-accuracy ROW={row['row']}`.",
+            f"Again: `make bench-accuracy ROW=\"--again {row['row']}\"`.",
             "",
         ]  # fmt: skip
     return "\n".join(lines)

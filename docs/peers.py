@@ -208,7 +208,7 @@ def _times(found: Mapping[str, Found]) -> list[str]:
         ),
         "",
         f"On {any_row['cost']['threads']} thread of {any_row['machine']['processor']}; {when}. "
-        f"Again: `make bench-peers ROW={any_row['row'].rsplit('.', 1)[0]}`.",
+        f"Again: `make bench-peers ROW=\"--again {any_row['row'].rsplit('.', 1)[0]}\"`.",
     ]  # fmt: skip
 
 

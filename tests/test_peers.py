@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks import kept
 from benchmarks import rows as results
 from benchmarks.accuracy import run as accuracy
+from benchmarks.kept import Places, read_kept, with_lists, write_kept
 from benchmarks.peers import run as peers
 from benchmarks.peers.material import write_material
 from benchmarks.peers.rows import read_rows
@@ -18,13 +20,16 @@ from benchmarks.peers.workers import protocol
 from docs import peers as page
 from docs import performance
 
+from attrec.api import train_on
+from attrec.baselines import item_counts
 from attrec.config import Options, ProtocolConfig
-from attrec.data.cases import Cases
+from attrec.data.cases import Cases, encode_cases
 from attrec.data.interactions import InteractionLog
 from attrec.data.ragged import Ragged
 from attrec.data.splits import split_log
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.comparison import rank_in_lists, read_lists
+from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.metrics import per_user
 from attrec.evaluation.ranking import rank_targets
 
@@ -221,6 +226,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "load_split", lambda data, config: split_log(walks(), config))
     monkeypatch.setattr(accuracy, "CACHE", tmp_path / "accuracy")
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(kept, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(performance, "RESULTS", tmp_path / "results")
     ours = {"walks.leave-last-out.quick": {
         "preset": "paper-sparse", "options": {"max_epochs": 2, "embedding_dim": 4}, "seeds": [0, 1],
@@ -285,10 +291,16 @@ def test_a_training_that_ended_is_not_done_again(place, monkeypatch):
     }}  # fmt: skip
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)
     assert peers.missing(declared())
+    for lists in (place / "cache" / "work").glob("*.csv"):
+        lists.unlink()  # Where the targets stood is enough.
     peers.run_row(declared())
     assert logs == {path: path.stat().st_mtime_ns for path in logs}
     assert measured("walks.leave-last-out.good")["attrec"]["seeds"] == [0]
     assert not peers.missing(declared())
+    monkeypatch.setattr(peers, "read_rows", lambda: {"walks.leave-last-out.good": declared()})
+    monkeypatch.setattr("sys.argv", ["run", "--again", "walks.leave-last-out.good"])
+    peers.main()
+    assert all(before < path.stat().st_mtime_ns for path, before in logs.items())
 
 
 def test_without_an_attrec_row_the_peer_stands_alone(place, monkeypatch):
@@ -398,8 +410,65 @@ def test_a_seed_is_trained_once_and_judged_as_often_as_asked(place, monkeypatch)
     assert first["curve"][1]["seconds"] > first["curve"][0]["seconds"]
     assert not list((place / "accuracy").glob("*.checkpoint"))
     monkeypatch.delattr(accuracy, "train_on")
-    again = accuracy.trained_seed("old", split, options, vocabulary)
-    assert again["figures"] == first["figures"]
-    for which in ("first", "retrained"):
-        assert np.array_equal(again[which].ranks.values, first[which].ranks.values)
-        assert np.array_equal(again[which].top_items, first[which].top_items)
+    judged_again = accuracy.trained_seed("old", split, options, vocabulary)
+    shutil.rmtree(place / "accuracy")
+    without_networks = accuracy.trained_seed("old", split, options, vocabulary)
+    for again in (judged_again, without_networks):
+        assert {**again, "places": 0} == {**first, "places": 0}
+        for which in ("first", "retrained"):
+            kept, made = again["places"][which], first["places"][which]
+            assert np.array_equal(kept.ranks.values, made.ranks.values)
+            assert np.array_equal(kept.ranks.offsets, made.ranks.offsets)
+            assert kept.lists == made.lists
+    with pytest.raises(NameError, match="train_on"):
+        accuracy.trained_seed("old", split, options.with_(seed=1), vocabulary)
+
+
+@pytest.mark.parametrize("split", ["leave-last-out", "global-time"])
+def test_kept_places_are_judged_as_the_ranking_was(place, split):
+    generator = np.random.default_rng(2)
+    users = generator.integers(0, 70, 900) + np.where(np.arange(900) < 820, 0, 35)
+    log = InteractionLog.from_columns(users, generator.integers(100, 160, 900), np.arange(900))
+    parts = split_log(log, ProtocolConfig(split=split))
+    vocabulary = Vocabulary.fit(parts.train_and_validation)
+    cases = encode_cases(parts.test, parts.log, vocabulary)
+    counts = item_counts(parts.train_and_validation, vocabulary)
+    assert (cases.user_index < 0).any() == (split == "global-time")
+
+    def ranking(seed):
+        scores = np.random.default_rng(seed).random((len(cases), len(counts)), dtype=np.float32)
+        return rank_targets(lambda _: torch.from_numpy(scores), cases, len(counts), top_k=50)
+
+    def judge(of_seeds):
+        return evaluate_systems(
+            {"it": of_seeds}, cases, LEAVE_LAST_OUT, counts, "a split", resamples=50
+        ).to_dict()
+
+    rankings = [ranking(0), ranking(1)]
+    for seed, each in enumerate(rankings):
+        whole = Places.of(each, cases, LEAVE_LAST_OUT.cutoffs, counts)
+        write_kept("accuracy", f"it.{seed}", ["it", seed], {"told": seed}, {"first": whole})
+    kept = [read_kept("accuracy", f"it.{seed}", ["it", seed]) for seed in (0, 1)]
+    assert [told for told, _ in kept] == [{"told": 0}, {"told": 1}]
+    places = [found["first"] for _, found in kept]
+    filled = with_lists(judge([one.ranking for one in places]), {"it": places})
+    assert filled == judge(rankings)
+    assert read_kept("accuracy", "it.0", ["it", 1]) is None
+    assert read_kept("accuracy", "it.2", ["it", 2]) is None
+
+
+def test_a_row_can_be_trained_again_from_the_start(place, monkeypatch):
+    monkeypatch.setattr(accuracy, "load_split", lambda data, config: split_log(walks(), config))
+    ours = {name: {**row, "data": "walks"} for name, row in accuracy.read_rows().items()}
+    monkeypatch.setattr(accuracy, "read_rows", lambda: ours)
+    name, trained = "walks.leave-last-out.quick", []
+    monkeypatch.setattr(
+        accuracy, "train_on", lambda *given, **named: trained.append(1) or train_on(*given, **named)
+    )
+    for words, trainings in (([], 2), ([name], 2), (["--again", name], 4), ([], 4)):
+        monkeypatch.setattr("sys.argv", ["run", *words])
+        accuracy.main()
+        assert len(trained) == trainings
+    row = results.read_row("accuracy", name)
+    assert row["seeds"] == [0, 1]
+    assert len(row["cost"]["trained"]) == 2

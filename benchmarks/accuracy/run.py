@@ -1,7 +1,11 @@
 """make bench-accuracy: the rows of rows.toml, each on its own, resumable seed by seed.
 
-python -m benchmarks.accuracy.run            the rows that have no result yet
-python -m benchmarks.accuracy.run ROW ...    these rows, again
+python -m benchmarks.accuracy.run                    the rows that lack a seed
+python -m benchmarks.accuracy.run ROW ...            these rows
+python -m benchmarks.accuracy.run --again ROW ...    these rows, everything trained again
+
+A seed is trained once. Its networks stay under .cache/accuracy, where they are judged again as
+often as asked; where its targets stood is kept beside the results, for those who have no networks.
 """
 
 from __future__ import annotations
@@ -47,7 +51,8 @@ from attrec.popularity import Moment, at_moment
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
-from benchmarks.rows import read_row, write_row
+from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
+from benchmarks.rows import commit, machine, read_row, today, write_row
 
 ROWS = Path(__file__).with_name("rows.toml")
 CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
@@ -73,10 +78,10 @@ def _judge(
     vocabulary: Vocabulary,
     runs: list[dict[str, Any]],
 ) -> None:
+    ours = systems_of(runs)
     evaluation = evaluate_systems(
         {
-            "attrec": [run["retrained"] for run in runs],
-            WITHOUT_RETRAINING: [run["first"] for run in runs],
+            **{name: [places.ranking for places in of_seeds] for name, of_seeds in ours.items()},
             **baselines(split.train_and_validation, vocabulary),
         },
         encode_cases(split.test, split.log, vocabulary),
@@ -84,7 +89,7 @@ def _judge(
         item_counts(split.train_and_validation, vocabulary),
         split.protocol,
     )
-    found = evaluation.to_dict()
+    found = with_lists(evaluation.to_dict(), ours)
     write_row(
         "accuracy",
         name,
@@ -112,8 +117,9 @@ def _judge(
             "cost": {
                 "train_seconds": float(np.mean([run["seconds"] for run in runs])),
                 "epochs": [run["best_epoch"] for run in runs],
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_memory_bytes": max(run["trained"]["peak_memory_bytes"] for run in runs),
                 "threads": 1,
+                "trained": [run["trained"] for run in runs],
             },
         },
     )
@@ -125,17 +131,48 @@ def read_rows() -> dict[str, dict[str, Any]]:
     return tomllib.loads(ROWS.read_text(encoding="utf-8"))
 
 
+def systems_of(runs: list[dict[str, Any]]) -> dict[str, list[Places]]:
+    """Name the rankings of all seeds as the tables do."""
+    return {
+        "attrec": [run["places"]["retrained"] for run in runs],
+        WITHOUT_RETRAINING: [run["places"]["first"] for run in runs],
+    }
+
+
 def trained_seed(
     name: str, split: Split, options: Options, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Train one seed, or find it trained, and rank the test part.
+    """Rank the test part by one seed: its networks are there, or its places are, or it is trained.
 
     The best epoch and the popularity of the moment are chosen on validation alone.
+
+    Returns
+    -------
+    dict
+        What the training told, and ``places`` of both its networks.
     """
-    key = json.dumps([name, identity_of(options), split.log.fingerprint()], sort_keys=True)
-    path = CACHE / f"{name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    key = [name, identity_of(options), split.log.fingerprint()]
+    of_seed = f"{name}.{options.train.seed}"
+    path = _networks_path(name, key)
     if not path.exists():
+        kept = read_kept("accuracy", of_seed, key)
+        if kept is not None:
+            return {**kept[0], "places": kept[1]}
         _train(path, name, split, options)
+    told, places = _judged_seed(path, split, options, vocabulary)
+    write_kept("accuracy", of_seed, key, told, places)
+    return {**told, "places": places}
+
+
+def _networks_path(name: str, key: Any) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return CACHE / f"{name}.{digest[:16]}.json"
+
+
+def _judged_seed(
+    path: Path, split: Split, options: Options, vocabulary: Vocabulary
+) -> tuple[dict[str, Any], dict[str, Places]]:
+    """Choose the popularity of the moment and rank the test part by both kept networks."""
     run = json.loads(path.read_text(encoding="utf-8"))
     events = validation_events(split, Vocabulary.fit(split.train), CASES)
     first = _restored(path, "first", split.train, options)
@@ -143,19 +180,23 @@ def trained_seed(
     if isinstance(first.network, AdditiveNetwork) and options.model.recent_popularity:
         sequences = Sequences.from_log(split.train, first.vocabulary)
         calibration = calibrate(first.network, sequences, events, options)
-    found: dict[str, Any] = {**run, "calibration": calibration.tried if calibration else []}
+    told: dict[str, Any] = {**run, "calibration": calibration.tried if calibration else []}
     moment = calibration.moment if calibration else None
     if moment is not None:
         took = time.perf_counter() - began
         at_its_moment = _restored(path, "first", split.train, options, moment)
-        found["curve"] = [
+        told["curve"] = [
             *run["curve"],
             _last_point(run["curve"], at_its_moment, split, options, took),
         ]
+    cases = encode_cases(split.test, split.log, vocabulary)
+    counts = item_counts(split.train_and_validation, vocabulary)
+    places = {}
     for which, log in (("first", split.train), ("retrained", split.train_and_validation)):
         trained = _restored(path, which, log, options, moment)
-        found[which] = trained.ranking(split, options.protocol, vocabulary)
-    return found
+        ranking = trained.ranking(split, options.protocol, vocabulary)
+        places[which] = Places.of(ranking, cases, options.protocol.cutoffs, counts)
+    return told, places
 
 
 def _train(path: Path, name: str, split: Split, options: Options) -> None:
@@ -175,6 +216,10 @@ def _train(path: Path, name: str, split: Split, options: Options) -> None:
                        for epoch in [*first.run.epochs, *last.run.epochs]),
         "figures": first.run.epochs[best - 1].validation,
         "curve": validation_curve(first.run),
+        "trained": {
+            "machine": machine(), "commit": commit(), "date": today(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        },
     }  # fmt: skip
     path.with_suffix(".part").write_text(json.dumps(run), encoding="utf-8")
     path.with_suffix(".part").replace(path)
@@ -230,13 +275,22 @@ def _is_done(name: str, row: dict[str, Any]) -> bool:
     return found is not None and found["seeds"] == row["seeds"]
 
 
+def _forget(name: str) -> None:
+    """Remove what is kept of a row's seeds, so that they are trained again."""
+    for path in (*CACHE.glob(f"{name}.*"), *kept_path("accuracy", name).parent.glob(f"{name}.*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
     rows = read_rows()
-    asked = sys.argv[1:] or [name for name, row in rows.items() if not _is_done(name, row)]
+    given = [word for word in sys.argv[1:] if word != "--again"]
+    asked = given or [name for name, row in rows.items() if not _is_done(name, row)]
     for name in asked:
         if name not in rows:
             raise SystemExit(f"no row {name!r}; rows: {', '.join(rows)}")
+        if "--again" in sys.argv:
+            _forget(name)
         run_row(name, rows[name])
 
 

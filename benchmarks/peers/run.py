@@ -1,10 +1,12 @@
 """make bench-peers: other libraries on the same splits, by the same scorer, on one thread each.
 
-python -m benchmarks.peers.run            the rows without a result, or beside an older AttRec
-python -m benchmarks.peers.run ROW ...    these rows again, or all rows of a data.split
+python -m benchmarks.peers.run                    the rows that lack a result, or this AttRec
+python -m benchmarks.peers.run ROW ...            these rows, or all rows of a data.split
+python -m benchmarks.peers.run --again ROW ...    these rows, everything trained again
 
-A training that ended is kept under .cache/peers, and its lists are only judged again; remove its
-folder there to train once more. A row that fails is told at the end, and the others still run.
+A training that ended is kept under .cache/peers, and its lists are only judged again; where its
+targets stood is kept beside the results, for those who have no lists. ``--again`` removes both and
+trains once more. A row that fails is told at the end, and the others still run.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 import torch
 
-from attrec.api import WITHOUT_RETRAINING, baselines
+from attrec.api import baselines
 from attrec.baselines import item_counts
 from attrec.config import Options
 from attrec.data.cases import encode_cases
@@ -30,6 +32,7 @@ from attrec.evaluation.comparison import rank_in_lists, read_lists
 from attrec.evaluation.evaluate import evaluate_systems
 from benchmarks.accuracy import run as accuracy
 from benchmarks.data import load_split
+from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
 from benchmarks.peers.material import write_material
 from benchmarks.peers.rows import PATIENCE, Row, read_rows
 from benchmarks.rows import read_row, write_row
@@ -50,15 +53,38 @@ class WorkerError(Exception):
 
 
 def run_row(row: Row) -> None:
-    """Train a peer where that was not done, and judge its lists."""
+    """Train a peer where that was not done, and judge it."""
     options = attrec_options(row) or Options.of(**row.options)
     split = load_split(row.data, options.protocol)
+    vocabulary = Vocabulary.fit(split.train_and_validation)
+    told, places = measured(row, split, options, vocabulary)
+    write_row("peers", row.name, judged(row, split, options, vocabulary, told, places))
+
+
+def measured(
+    row: Row, split: Split, options: Options, vocabulary: Vocabulary
+) -> tuple[dict[str, Any], dict[str, Places]]:
+    """Return what both trainings of a peer told, and where the targets stood in their lists."""
+    key = [row.worker, row.model, row.settings, row.cap_seconds, row.max_epochs, row.options,
+           PATIENCE, SEED, THREADS, split.log.fingerprint()]  # fmt: skip
+    kept = read_kept("peers", row.name, key)
+    if kept is not None:
+        return kept
     material = write_material(
         split, CACHE / "material" / f"{row.split}.{split.log.fingerprint()[:12]}"
     )
-    first = work(row, material, "first")
-    retrained = work(row, material, "retrained", epochs=first["best"]["epoch"])
-    write_row("peers", row.name, judged(row, split, options, first, retrained))
+    told = {"first": work(row, material, "first")}
+    told["retrained"] = work(row, material, "retrained", epochs=told["first"]["best"]["epoch"])
+    cases = encode_cases(split.test, split.log, vocabulary)
+    users = split.log.user_ids[split.test.user_codes]
+    counts = item_counts(split.train_and_validation, vocabulary)
+    cutoffs, places = options.protocol.cutoffs, {}
+    for which, found in told.items():
+        lists = read_lists(found.pop("lists"))
+        ranking = rank_in_lists(lists, cases, users, vocabulary, max(cutoffs)).ranking
+        places[which] = Places.of(ranking, cases, cutoffs, counts)
+    write_kept("peers", row.name, key, told, places)
+    return told, places
 
 
 def work(row: Row, material: Path, phase: str, epochs: float | None = None) -> dict[str, Any]:
@@ -146,39 +172,44 @@ def attrec_key(row: Row) -> dict[str, Any] | None:
 
 
 def judged(
-    row: Row, split: Split, options: Options, first: dict[str, Any], retrained: dict[str, Any]
+    row: Row,
+    split: Split,
+    options: Options,
+    vocabulary: Vocabulary,
+    told: dict[str, Any],
+    places: dict[str, Places],
 ) -> dict[str, Any]:
-    """Judge a peer's lists beside AttRec's rankings, in pairs of users.
+    """Judge a peer beside AttRec, in pairs of users.
 
     Returns
     -------
     dict
         The content of the row's file.
     """
-    vocabulary = Vocabulary.fit(split.train_and_validation)
-    cases = encode_cases(split.test, split.log, vocabulary)
-    users = split.log.user_ids[split.test.user_codes]
+    first, retrained = told["first"], told["retrained"]
     key = attrec_key(row)
     seeds = [
         accuracy.trained_seed(row.attrec, split, options.with_(seed=seed), vocabulary)
         for seed in (key or {"seeds": []})["seeds"]
     ]
-    systems: dict[str, Any] = {}
-    if seeds:
-        systems["attrec"] = [run["retrained"] for run in seeds]
-        systems[WITHOUT_RETRAINING] = [run["first"] for run in seeds]
-    for name, found in ((row.peer, retrained), (not_retrained(row.peer), first)):
-        compared = rank_in_lists(
-            read_lists(found["lists"]), cases, users, vocabulary, max(options.protocol.cutoffs)
-        )
-        systems[name] = compared.ranking
-    evaluation = evaluate_systems(
-        {**systems, **baselines(split.train_and_validation, vocabulary)},
-        cases,
-        options.protocol,
-        item_counts(split.train_and_validation, vocabulary),
-        split.protocol,
-    ).to_dict()
+    systems = {
+        **(accuracy.systems_of(seeds) if seeds else {}),
+        row.peer: [places["retrained"]],
+        not_retrained(row.peer): [places["first"]],
+    }
+    evaluation = with_lists(
+        evaluate_systems(
+            {
+                **{name: [one.ranking for one in of_seeds] for name, of_seeds in systems.items()},
+                **baselines(split.train_and_validation, vocabulary),
+            },
+            encode_cases(split.test, split.log, vocabulary),
+            options.protocol,
+            item_counts(split.train_and_validation, vocabulary),
+            split.protocol,
+        ).to_dict(),
+        systems,
+    )
     figures = _of_lists(evaluation, bool(seeds))
     comparable = figures["systems"][not_retrained(row.peer)]
     curves = [run["curve"] for run in seeds]
@@ -280,16 +311,26 @@ def missing(row: Row) -> bool:
     return key is not None and {name: (found["attrec"] or {}).get(name) for name in key} != key
 
 
+def _forget(row: Row) -> None:
+    """Remove what is kept of a row's trainings, so that they are done again."""
+    for path in (*(CACHE / "work").glob(f"{row.name}.*"), kept_path("peers", row.name)):
+        path.unlink(missing_ok=True)
+
+
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
     torch.set_num_threads(THREADS)
     rows = read_rows()
-    asked = [] if sys.argv[1:] else [row for row in rows.values() if missing(row)]
-    for name in sys.argv[1:]:
+    given = [word for word in sys.argv[1:] if word != "--again"]
+    asked = [] if given else [row for row in rows.values() if missing(row)]
+    for name in given:
         of_name = [row for row in rows.values() if name in (row.name, row.split)]
         if not of_name:
             raise SystemExit(f"no row {name!r}; rows: {', '.join(rows)}")
         asked += of_name
+    if "--again" in sys.argv:
+        for row in asked:
+            _forget(row)
     hours = sum(2 * row.cap_seconds for row in asked if not row.floor) / 3600
     print(f"{len(asked)} rows, at most {hours:.1f} h of training under the caps", flush=True)
     failed = []
