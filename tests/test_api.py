@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import polars as pl
 import pytest
@@ -155,6 +157,19 @@ def test_a_listener_is_told_in_order(log):
     assert told[4] == "retraining"
     assert told[-1] == "judging"
     assert best == 2
+
+
+def test_the_record_says_how_long_each_phase_took(log):
+    began = time.perf_counter()
+    record = attrec.fit(log, **SMALL).recommender.record
+    took = time.perf_counter() - began
+    assert list(record["seconds"]) == [
+        "reading", "splitting", "training", "retraining", "judging", "assembling",
+    ]  # fmt: skip
+    assert 0 < sum(record["seconds"].values()) <= took
+    epochs = sum(e["train_seconds"] + e["validation_seconds"] for e in record["epochs"])
+    assert record["seconds"]["training"] >= epochs
+    assert "retraining" not in attrec.fit(log, **SMALL, retrain=False).recommender.record["seconds"]
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])

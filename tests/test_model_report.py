@@ -195,6 +195,9 @@ def test_data_training_and_settings_are_those_of_the_model(models, pages, name):
     assert "1" in [row[1] for row in rows]
     epochs = page.tables["Epochs"][1:]
     assert [row[1] for row in epochs] == [f"{e['loss']:.5g}" for e in model.record["epochs"]]
+    seconds = model.record["seconds"]
+    drawn = re.search(r"<title>Seconds of each phase.*?</svg>", pages[name].read_text(), re.DOTALL)
+    assert re.findall(r"<title>(\w+): took", drawn[0]) == list(seconds)
     assert model.record["test"]["protocol"] in page.text
     for section, title in (("model", "Model"), ("train", "Training"), ("protocol", "Protocol")):
         values = model.options.to_dict()[section]

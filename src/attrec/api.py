@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -270,13 +271,22 @@ def fit(
     chosen = options or Options.of(preset, config_file, **overrides)
     told = as_listener(listener)
     check_metric(chosen.train.selection_metric)
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        with profile.span(name):
+            yield
+        seconds[name] = time.perf_counter() - began
+
     with torch_threads(chosen.train.threads), told_the_end(told):
         told.phase("splitting")
-        with profile.span("reading"):
+        with timed("reading"):
             events = as_log(log, chosen.data)
             given = None if test is None else as_log(test, chosen.data)
             known = as_items(items)
-        with profile.span("splitting"):
+        with timed("splitting"):
             split = split_log(events, chosen.protocol, given)
             data = _described(split)
             told.begin(chosen, data)
@@ -284,7 +294,7 @@ def fit(
             features = item_features(known, split.log.item_ids, chosen)
             keeper = make_checkpointer(checkpoint, split, chosen, told, profile, features)
         told.phase("training")
-        with profile.span("training"):
+        with timed("training"):
             first = train_on(
                 split.train, chosen, validate_on=split, listener=told, checkpointer=keeper,
                 profile=profile, items=known,
@@ -292,13 +302,13 @@ def fit(
         last, best = first, first.run.best_epoch
         if chosen.train.retrain:
             told.phase("retraining")
-            with profile.span("retraining"):
+            with timed("retraining"):
                 last = retrain_on(
                     split, first, chosen, listener=told, checkpointer=keeper, profile=profile,
                     items=known,
                 )  # fmt: skip
         told.phase("judging")
-        with profile.span("judging"):
+        with timed("judging"):
             before_test = split.train_and_validation if chosen.train.retrain else split.train
             systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(last.network)}
             if chosen.train.retrain:
@@ -311,7 +321,7 @@ def fit(
                 split.protocol,
             )
         told.judged(evaluation, best)
-        with profile.span("assembling"):
+        with timed("assembling"):
             if titles is None and known is not None:
                 titles = known.titles
             recommender = _recommender(last, split, chosen, titles, first.calibration)
@@ -329,6 +339,7 @@ def fit(
         best_epoch=best,
         step=last.run.step,
         epochs=[asdict(epoch) for epoch in first.run.epochs],
+        seconds=_with_earlier(seconds, {"training": first.run, "retraining": last.run}),
         counts=split.counts,
         attention=attention,
         item_categories=[] if features is None else list(features.names),
@@ -336,6 +347,17 @@ def fit(
         test=evaluation.to_dict(),
     )
     return FitResult(recommender, evaluation, first.run, best, split.counts, attention)
+
+
+def _with_earlier(
+    seconds: Mapping[str, float], runs: Mapping[str, TrainingRun]
+) -> dict[str, float]:
+    """Count the time before a training was gone on from, too: its epochs know it."""
+    of_epochs = {
+        name: sum(epoch.train_seconds + epoch.validation_seconds for epoch in run.epochs)
+        for name, run in runs.items()
+    }
+    return {name: max(took, of_epochs.get(name, 0.0)) for name, took in seconds.items()}
 
 
 def evaluate(

@@ -71,7 +71,11 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bits(log, tmp_path, aggregation
         with pytest.raises(InterruptedTraining, match="run the same command again to go on"):
             fit(log, folder, StopAfter(steps), **options)
         again = StopAfter(-1)
-        assert equal(fit(log, folder, again, **options), whole), steps
+        resumed = fit(log, folder, again, **options)
+        assert equal(resumed, whole), steps
+        record = resumed.recommender.record
+        epochs = sum(e["train_seconds"] + e["validation_seconds"] for e in record["epochs"])
+        assert record["seconds"]["training"] >= epochs  # the time before the stop, too
         assert len(again.went_on) == 1
 
 

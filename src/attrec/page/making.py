@@ -182,6 +182,7 @@ def training_section(recommender: Recommender) -> Html:
     elif retrained == "train" and not share.retrain:
         then = " It was not trained again with the validation part."
     then += _of_moment(recommender)
+    pictures += _phases(record)
     names = list(judged[0]["validation"]) if judged else []
     rows = [
         (str(e["number"]), f"{e['loss']:.5g}",
@@ -202,6 +203,15 @@ def training_section(recommender: Recommender) -> Html:
             ),
         ]
     )
+
+
+def _phases(record: Mapping[str, Any]) -> list[Html]:
+    """Draw what each phase of the fit took; models of before 2026-11-26 do not tell it."""
+    seconds = record.get("seconds")
+    if not seconds:
+        return []
+    title = f"Seconds of each phase, {_seconds(sum(seconds.values()))} in all"
+    return [columns(title, list(seconds), [("took", list(seconds.values()))], x_label="phase")]
 
 
 def _of_moment(recommender: Recommender) -> str:
