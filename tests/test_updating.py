@@ -5,9 +5,12 @@ import pytest
 import torch
 
 import attrec
+from attrec.config import DataConfig
+from attrec.data.cleaning import clean
 from attrec.data.interactions import InteractionLog, concatenate
 from attrec.data.sequences import Sequences
 from attrec.errors import DataError, RequestError, UnknownIdError
+from attrec.popularity import Moment, at_moment
 from attrec.retrieval.vectors import item_keys
 from attrec.updating import update
 
@@ -81,6 +84,53 @@ def test_the_same_events_come_in_once(served):
         again.recommender.histories.histories.values, once.histories.histories.values
     )
     assert torch.equal(item_keys(again.recommender.network), item_keys(once.network))
+
+
+def test_of_equal_events_as_many_come_in_as_are_not_there(served):
+    user = served.vocabulary.user_ids[3]
+    item = events_of(served, user)[-1]
+    twice = update(served, InteractionLog.from_columns([user] * 2, [item] * 2, [BASE + 1e6] * 2))
+    assert (twice.summary.events, twice.summary.known) == (2, 0)
+    more = InteractionLog.from_columns([user] * 5, [item] * 5, [BASE + 1e6] * 5)
+    found = update(twice.recommender, more)
+    assert (found.summary.events, found.summary.known) == (3, 2)
+    assert events_of(found.recommender, user) == events_of(served, user) + [item] * 5
+
+
+@pytest.mark.parametrize("repeats", ["first", "last"])
+def test_repeats_are_kept_as_the_training_log_was_cleaned(repeats):
+    log = clean(community_log(), DataConfig(repeats=repeats))
+    served = attrec.fit(
+        log, preset="paper-sparse", repeats=repeats, embedding_dim=4, window_length=3, max_epochs=1
+    ).recommender
+    user = served.vocabulary.user_ids[3]
+    before = events_of(served, user)
+    item = before[0]
+    found = update(served, InteractionLog.from_columns([user], [item], [BASE + 1e6]))
+    assert found.summary.known == (repeats == "first")
+    expected = before if repeats == "first" else [*before[1:], item]
+    assert events_of(found.recommender, user) == expected
+
+
+def test_the_popularity_of_the_moment_is_reckoned_anew():
+    served = attrec.fit(
+        community_log(), preset="accurate", **{**PRESETS["accurate"], "max_epochs": 1}
+    ).recommender
+    moment = Moment(half_life=50.0, scale=0.1)
+    network = at_moment(served.network, served.histories, moment)
+    served = attrec.Recommender(
+        network, served.vocabulary, served.histories, served.options, moment=moment
+    )
+    item = served.vocabulary.item_ids[7]
+    users = served.vocabulary.user_ids[:60].tolist()
+    now = update(
+        served, InteractionLog.from_columns(users, [item] * 60, BASE + 1e6 + np.arange(60.0))
+    ).recommender
+    histories = now.histories
+    expected = moment.offsets(histories.histories.values, histories.times, 60)
+    assert np.allclose(now.network.offset.numpy(), expected, atol=1e-6)
+    assert now.network.offset[7] == 0.0
+    assert served.network.offset[7] > 0.0
 
 
 def test_in_one_lot_or_in_several_it_is_the_same(served):
