@@ -21,7 +21,7 @@ Found = Mapping[str, Any]
 def updating_page() -> str:
     """Make the page."""
     found = rows("replay")
-    parts = [_head(), *(_replay(row) for row in found), _reading(found), _foldin()]
+    parts = [_head(), _reading(found), _replays(), *(_replay(row) for row in found), _foldin()]
     return "\n\n".join("\n".join(part).strip() for part in parts if part)
 
 
@@ -69,7 +69,11 @@ def _head() -> list[str]:
         "One event at a time, in Python: `recommender.observe(user, item, time)` puts it into the "
         "history, and the next list knows it; an item the model lacks waits for the next update "
         "(`recommender.waiting`).",
-        "",
+    ]
+
+
+def _replays() -> list[str]:
+    return [
         "## Replays",
         "",
         "The last tenth of a log, event by event, as a service would have met it: each event asks "
@@ -136,25 +140,39 @@ def _figure(found: Found, before: str | None) -> str:
 
 def _reading(found: list[dict[str, Any]]) -> list[str]:
     """Say what the replays come to."""
-    if not found:
-        return ["Not measured yet."]
-    lines = ["## How often to train again", ""]
+    lines = [
+        "## How often to train again",
+        "",
+        "Take every event in at once: where tastes are read from histories, that is most of it. "
+        "Update as often as new items matter to you. Train again when a new training gains more "
+        "than it costs: what it gained here is in the last columns, and on a log of your own "
+        "`attrec evaluate model.updated events.csv`, beside a model trained on all but the newest "
+        "events, tells it.",
+        "",
+    ]
+    body = []
     for row in found:
         means = {name: row["metrics"][name]["hit_rate@10"] for name in SYSTEMS}
-        events, updated, again = (means[n]["mean"] for n in ("events", "updated", "retrained"))
-        gained = events - means["frozen"]["mean"]
-        more = means["retrained"]["less updated"]
-        sure = "sure" if more["low"] > 0 or more["high"] < 0 else "not sure"
-        lines.append(
-            f"- **{row['row']}**: taking every event in is worth {gained:+.3f} HR@10 over a frozen "
-            f"model, updates on top {updated - events:+.3f}, a new training every fortieth of the "
-            f"log {again - updated:+.3f} ({sure}: 95 % interval {more['low']:+.3f} to "
-            f"{more['high']:+.3f})."
+        frozen, events, updated, again = (
+            means[name]["mean"] for name in ("frozen", "events", "updated", "retrained")
         )
-    lines += [
-        "",
-        "So: take every event in at once, that is most of it; update as often as new items matter "
-        "to you; and train again when the last column above, or `attrec evaluate` on your newest "
-        "events, says that a new training gains more than it costs.",
-    ]
-    return lines
+        more, cost = means["retrained"]["less updated"], row["cost"]
+        body.append(
+            [
+                row["row"],
+                f"{frozen:.3f}",
+                f"{events - frozen:+.3f}",
+                f"{updated - events:+.3f}",
+                _seconds(cost.get("update_cpu_seconds")),
+                f"{again - updated:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]",
+                _seconds(cost.get("training_cpu_seconds")),
+            ]
+        )
+    header = ["HR@10 of the replays below", "frozen model", "every event taken in",
+              "updates on top", "one costs", "new trainings on top", "one costs"]  # fmt: skip
+    costs = "Costs are seconds of one processor (medians); brackets are 95 % intervals."
+    return [*lines, *table(header, body), "", costs] if found else [*lines, "Not measured yet."]
+
+
+def _seconds(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1f} s"

@@ -15,7 +15,9 @@ retrained    and every quarter of it the network is trained anew, from the start
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import process_time
 from typing import Any
@@ -78,15 +80,20 @@ def run_row(name: str) -> None:
     events = list(_events(log, order, start))
     values = {system: np.zeros((len(events), 2)) for system in SYSTEMS}
     shares = dict.fromkeys(SYSTEMS, 0.0)
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
     model = newest = began
     edges = np.linspace(0, len(events), STEPS + 1).astype(int)
     for step in range(STEPS):
         known = log.take(order[: start + edges[step]])
         if step:
-            model = update(model, known).recommender
+            with _timed(seconds["update"]):
+                model = update(model, known).recommender
             newest = update(newest, known).recommender
         if step and step % (STEPS // QUARTERS) == 0:
-            again = train_on(known, options, num_epochs=first.run.best_epoch, moment=_moment(first))
+            with _timed(seconds["training"]):
+                again = train_on(
+                    known, options, num_epochs=first.run.best_epoch, moment=_moment(first)
+                )
             newest = _recommender(again, known, first, options)
         block = events[edges[step] : edges[step + 1]]
         popular = Vocabulary.fit(known)
@@ -124,7 +131,10 @@ def run_row(name: str) -> None:
             "share_of_events_on_new_items": float(np.mean(untrained)),
             "share_of_places_with_new_items": shares,
             "metrics": _summary(values),
-            "cost": _cost(began, log, events[:TIMED]),
+            "cost": {
+                f"{what}_cpu_seconds": float(np.median(found))
+                for what, found in {**seconds, **_served(began, log, events[:TIMED])}.items()
+            },
         },
     )  # fmt: skip
 
@@ -179,23 +189,28 @@ def _judge(
     return np.stack([per_user(m, ranking.ranks) for m in METRICS], axis=1), float(new.mean())
 
 
-def _cost(served: Recommender, log: InteractionLog, events: list[Event]) -> dict[str, float]:
-    """Return the median seconds of the processor for an event taken in, and the list after it."""
-    taken, asked = [], []
+@contextmanager
+def _timed(into: list[float]) -> Iterator[None]:
+    """Append the seconds of the processor, which other work on the machine hardly changes."""
+    began = process_time()
+    yield
+    into.append(process_time() - began)
+
+
+def _served(
+    served: Recommender, log: InteractionLog, events: list[Event]
+) -> dict[str, list[float]]:
+    """Return the seconds of each event taken in, and of the list after it."""
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
     now = float(served.histories.times.max()) if served.histories.times is not None else 0.0
     for number, event in enumerate(events):
         user, item = plain(log.user_ids[event.user]), plain(log.item_ids[event.item])
-        began = process_time()
-        came = served.observe(user, item, now + number)
-        taken.append(process_time() - began)
+        with _timed(seconds["observe"]):
+            came = served.observe(user, item, now + number)
         if came:
-            began = process_time()
-            served.recommend(user, k=K)
-            asked.append(process_time() - began)
-    return {
-        "observe_seconds": float(np.median(taken)),
-        "recommend_seconds": float(np.median(asked)),
-    }
+            with _timed(seconds["recommend"]):
+                served.recommend(user, k=K)
+    return seconds
 
 
 def _summary(values: dict[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
