@@ -145,9 +145,7 @@ def _reading(found: list[dict[str, Any]]) -> list[str]:
         "",
         "Take every event in at once: where tastes are read from histories, that is most of it. "
         "Update as often as new items matter to you. Train again when a new training gains more "
-        "than it costs: what it gained here is in the last columns, and on a log of your own "
-        "`attrec evaluate model.updated events.csv`, beside a model trained on all but the newest "
-        "events, tells it.",
+        "than it costs. On four replays, told further down:",
         "",
     ]
     body = []
@@ -170,8 +168,26 @@ def _reading(found: list[dict[str, Any]]) -> list[str]:
         )
     header = ["HR@10 of the replays below", "frozen model", "every event taken in",
               "updates on top", "one costs", "new trainings on top", "one costs"]  # fmt: skip
-    costs = "Costs are seconds of one processor (medians); brackets are 95 % intervals."
-    return [*lines, *table(header, body), "", costs] if found else [*lines, "Not measured yet."]
+    return [*lines, *(table(header, body) if found else ["Not measured yet."]), *_on_your_own()]
+
+
+def _on_your_own() -> list[str]:
+    return [
+        "",
+        "Costs are seconds of one processor (medians); brackets are 95 % intervals.",
+        "",
+        "On a log of your own, let the model that was updated since its training, and one that is "
+        "trained anew on the same events, predict what came after both:",
+        "",
+        "```bash",
+        "attrec train known.csv --out again --max-epochs 2",
+        "attrec recommend again --log known.csv --k 50 --out again.csv",
+        "attrec evaluate model.updated known.csv --test newest.csv --compare again.csv",
+        "```",
+        "",
+        "The line `again.csv` is the new training; its stars say where the difference from "
+        "`model.updated`, in pairs of users, is sure. As long as there are none, keep updating.",
+    ]
 
 
 def _seconds(value: float | None) -> str:

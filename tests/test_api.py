@@ -13,6 +13,7 @@ from attrec.data.reading import write_csv
 from attrec.data.splits import leave_last_out
 from attrec.errors import AttRecError, ConfigError, DataError
 from attrec.native.library import available
+from attrec.updating import update
 
 SMALL = {
     "embedding_dim": 8,
@@ -83,6 +84,19 @@ def test_the_same_figures_from_the_saved_model(log, result, tmp_path):
 def test_another_log_is_named_in_the_protocol(result):
     other = attrec.simulate("mixed", num_users=60, num_items=40, events_per_user=12, seed=4)
     assert "NOT the log of the training" in attrec.evaluate(result.recommender, other).protocol
+
+
+def test_a_test_file_of_which_the_model_has_nothing_may_be_judged(log):
+    order = log.time_order()
+    order = order[np.argsort(log.timestamps[order], kind="stable")]
+    old, known = log.take(np.sort(order[:500])), log.take(np.sort(order[:620]))
+    newest = log.take(np.sort(order[620:]))
+    updated = update(attrec.fit(old, **SMALL).recommender, known).recommender
+    found = attrec.evaluate(updated, known, test=newest)
+    assert "NOT the log" not in found.protocol
+    assert found.systems["attrec"].metrics["hit_rate@10"]["mean"] > 0
+    met = log.take(np.sort(order[619:]))
+    assert "NOT the log" in attrec.evaluate(updated, known, test=met).protocol
 
 
 def test_a_model_of_the_training_part_alone_is_judged_with_its_own_baselines(log):

@@ -50,12 +50,13 @@ def folder(tmp_path, monkeypatch):
         for user in range(1, 61)
         for step in range(12)
     ]
+    header = ("user", "item", "time")
+    new = [(user, item, 1_800_000_000 + user) for user in (1, 2, 900) for item in (3, 4, 99)]
     tables = {
-        "events.csv": [("user", "item", "time"), *log],
-        "new.csv": [
-            ("user", "item", "time"),
-            *((user, item, 1_800_000_000 + user) for user in (1, 2, 900) for item in (3, 4, 99)),
-        ],
+        "events.csv": [header, *log],
+        "new.csv": [header, *new],
+        "known.csv": [header, *log, *new],
+        "newest.csv": [header, *((user, user % 29 + 1, 1_900_000_000) for user in range(1, 31))],
         "titles.csv": [
             ("item_id", "title", "shelf", "maker"),
             *((i, f"Film {i}", "a|b" if i % 2 else "b", f"m{i % 3}") for i in range(1, 30)),

@@ -20,6 +20,7 @@ from attrec.data.cases import Cases, encode_cases, validation_events
 from attrec.data.features import ItemFeatures
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items, read_items
+from attrec.data.merging import merge_events
 from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences, last_items
@@ -377,7 +378,8 @@ def evaluate(
     log : InteractionLog, path or frame
         The log it was trained on. Of another log, events that it was trained on may be judged.
     test : InteractionLog, path or frame, optional
-        A given test file.
+        A given test file. Of a model that has none of its events, nothing learnt is judged,
+        whatever ``log`` is: a model that was updated can be held against one trained anew.
     compare : path, optional
         Anybody's recommendations, a file with user, item and rank; judged beside, differences
         tested in pairs of users.
@@ -396,16 +398,16 @@ def evaluate(
     """
     options = recommender.options.with_(**overrides)
     config = options.protocol
-    split = split_log(
-        as_log(log, options.data), config, None if test is None else as_log(test, options.data)
-    )
+    given = None if test is None else as_log(test, options.data)
+    split = split_log(as_log(log, options.data), config, given)
     vocabulary = recommender.vocabulary
     retrained = recommender.record.get("trained_on") != "train"
     before_test = split.train_and_validation if retrained else split.train
     cases = encode_cases(split.test, split.log, vocabulary)
     words = split.protocol
     fingerprint = recommender.record.get("log_fingerprint")
-    if fingerprint is not None and fingerprint != split.log.fingerprint():
+    another = fingerprint is not None and fingerprint != split.log.fingerprint()
+    if another and not (given is not None and _has_none_of(recommender, given)):
         words += "; NOT the log of the training: its test events may have been learnt from"
     network = recommender.network
     if isinstance(network, AdditiveNetwork):
@@ -422,6 +424,14 @@ def evaluate(
     if with_baselines:
         systems.update(baselines(before_test, vocabulary))
     return evaluate_systems(systems, cases, config, item_counts(before_test, vocabulary), words)
+
+
+def _has_none_of(recommender: Recommender, log: InteractionLog) -> bool:
+    """Answer whether no event of ``log`` is in the model; without times nobody can tell."""
+    if recommender.histories.times is None or log.timestamps is None:
+        return False
+    vocabulary = recommender.vocabulary.with_users_of(log).with_items_of(log)
+    return merge_events(recommender.histories, log, vocabulary).known == 0
 
 
 def train_on(
