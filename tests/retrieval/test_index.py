@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from attrec.data.ragged import Ragged
 from attrec.errors import RequestError
 from attrec.retrieval import index as index_module
-from attrec.retrieval.index import ExactIndex, block_distances
+from attrec.retrieval.index import ExactIndex, _Scope, block_distances
 
 
 def naive(keys, queries, k, exclude=None, allow=None, deny=()):
@@ -250,7 +250,7 @@ def test_the_bound_never_exceeds_the_true_distance(d, seed, size, weight):
     queries = (keys[:5] + 1e-3 * size * torch.randn(5, d, generator=generator)).double()
     blocks = (d - d // 2, d // 2)
     index = ExactIndex(keys, blocks)
-    scope = index._scope((weight, 1.0 - weight), None, None)
+    scope = _Scope(index, (weight, 1.0 - weight), None, None)
     bounds, items = scope.nearest_bounds(queries, 50, None)
     apart = block_distances(queries, keys, items, blocks)
     assert (bounds <= weight * apart[:, :, 0] + (1.0 - weight) * apart[:, :, 1]).all()

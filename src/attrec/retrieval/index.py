@@ -146,7 +146,7 @@ class ExactIndex:
         if k < 1:
             raise RequestError(f"k = {k}: ask for at least 1 item")
         queries = self._checked(queries)
-        scope = self._scope(weights, allow, deny)
+        scope = _Scope(self, self._weights(weights), allow, deny)
         if scope.size == 0:
             return _nothing(len(queries), k)
         return self._search(queries, k, min(k + _MARGIN, scope.size), scope, exclude)
@@ -183,7 +183,7 @@ class ExactIndex:
             As in `search`.
         """
         queries = self._checked(queries)
-        scope = self._scope(weights, None, deny)
+        scope = _Scope(self, self._weights(weights), None, deny)
         before = np.zeros(len(queries), dtype=np.int64)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             rows = np.arange(start, min(start + _QUERIES_AT_ONCE, len(queries)))
@@ -204,7 +204,8 @@ class ExactIndex:
 
         Their sum is the distance that `search` orders by, to the bit with one or two blocks.
         """
-        return self._scope(weights, None, None).parts(self._checked(queries), items)
+        chosen = torch.tensor(self._weights(weights), dtype=torch.float64, device=self.keys.device)
+        return block_distances(self._checked(queries), self.keys, items, self.blocks).mul_(chosen)
 
     def _checked(self, queries: torch.Tensor) -> torch.Tensor:
         queries = queries.to(device=self.keys.device, dtype=torch.float64)
@@ -212,19 +213,14 @@ class ExactIndex:
             raise RequestError("a query vector is not finite or has a norm above 1e15")
         return queries
 
-    def _scope(
-        self,
-        weights: Sequence[float] | None,
-        allow: npt.ArrayLike | None,
-        deny: npt.ArrayLike | None,
-    ) -> _Scope:
+    def _weights(self, weights: Sequence[float] | None) -> tuple[float, ...]:
         chosen = (1.0,) * len(self.blocks) if weights is None else tuple(weights)
         if len(chosen) != len(self.blocks) or not all(0.0 <= w <= 1.0 for w in chosen):
             raise RequestError(
                 f"weights = {chosen}: give each of the {len(self.blocks)} blocks of the index a "
                 "weight from 0 to 1"
             )
-        return _Scope(self, chosen, allow, deny)
+        return chosen
 
     def _search(
         self, queries: torch.Tensor, k: int, width: int, scope: _Scope, exclude: Ragged | None
