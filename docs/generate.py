@@ -89,7 +89,13 @@ def options_page() -> str:
 
 def api_page() -> str:
     """Make the reference of the public names from their docstrings."""
-    lines = ["# Python", "", "Everything public is in `attrec` itself.", ""]
+    lines = [
+        "# Python",
+        "",
+        "The names of `attrec` itself. Besides them, [vectors](vectors.md) and the "
+        "[report](report.md) have doors of their own, told on their pages.",
+        "",
+    ]
     for name in attrec.__all__:
         thing = getattr(attrec, name)
         lines += [f"## {name}", ""]

@@ -11,6 +11,7 @@ from attrec import errors
 def test_the_public_names_are_these_and_no_others():
     assert attrec.__all__ == [
         "AttRecError",
+        "CertifiedCache",
         "Evaluation",
         "FitResult",
         "InteractionLog",
@@ -26,12 +27,14 @@ def test_the_public_names_are_these_and_no_others():
         "evaluate",
         "fetch",
         "fit",
+        "forget",
         "load",
         "read_interactions",
         "read_item_titles",
         "read_items",
         "simulate",
         "tune",
+        "update",
     ]
     assert all(hasattr(attrec, name) for name in attrec.__all__)
 

@@ -9,23 +9,27 @@
 
 import attrec.threads  # noqa: F401 - first, before PyTorch
 from attrec.api import FitResult, Listener, evaluate, fit
+from attrec.certified import CertifiedCache
 from attrec.config import ModelConfig, Options, ProtocolConfig, TrainConfig
 from attrec.data.datasets import fetch
 from attrec.data.interactions import InteractionLog
 from attrec.data.items import read_item_titles, read_items
 from attrec.data.reading import read_interactions
 from attrec.data.simulate import simulate
+from attrec.erasure import forget
 from attrec.errors import AttRecError
 from attrec.evaluation.evaluate import Evaluation
 from attrec.profiling import Profile
 from attrec.recommender import Recommender
 from attrec.study import TuningListener
 from attrec.tuning import TuneResult, tune
+from attrec.updating import update
 
 load = Recommender.load
 
 __all__ = [
     "AttRecError",
+    "CertifiedCache",
     "Evaluation",
     "FitResult",
     "InteractionLog",
@@ -41,10 +45,12 @@ __all__ = [
     "evaluate",
     "fetch",
     "fit",
+    "forget",
     "load",
     "read_interactions",
     "read_item_titles",
     "read_items",
     "simulate",
     "tune",
+    "update",
 ]
