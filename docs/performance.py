@@ -316,6 +316,8 @@ def _indexes() -> list[str]:
                 "`torch.mm` and `topk` of that size in the same process, "
                 f"{batch['bare_seconds']:.3f} s.",
             ]
+        if "target_missed" in row["metrics"]:
+            lines += ["", f"{row['row']} missed its recall: {row['metrics']['target_missed']}."]
     return lines
 
 
