@@ -201,7 +201,7 @@ def test_late_items_of_theirs_alone_are_as_new(trained):
     served = update(trained, late_events(), items=kinds()).recommender
     found = forget(served, WHO)
     assert set(found.summary.lone_items) == {"secret", "diary", "pamphlet"}
-    assert found.summary.unplaced_items == 1
+    assert found.summary.unplaced_items == ("pamphlet",)
     assert "2 with vectors that were learnt from them alone, 1 in no list" in str(found.summary)
     unplaced = set(served.vocabulary.item_ids[served.network.unplaced.numpy()])
     now = found.recommender
@@ -209,6 +209,37 @@ def test_late_items_of_theirs_alone_are_as_new(trained):
     more = InteractionLog.from_columns(["u7"], ["pamphlet"], [BASE + 2e6])
     again = update(now, more, items=kinds()).recommender
     assert set(again.vocabulary.item_ids[again.network.unplaced.numpy()]) == unplaced
+
+
+def test_a_late_item_is_theirs_where_nobody_else_says_anything_of_it(trained, tmp_path):
+    """Somebody who takes it first of all adds nothing to its vectors."""
+    users, items = [WHO, "newcomer", "u1", WHO], ["brochure", "brochure", "leaflet", "leaflet"]
+    late = InteractionLog.from_columns(users, items, BASE + 1e6 + np.arange(4.0))
+    served = update(trained, late, items=kinds()).recommender
+    served.save(tmp_path / "model")
+    at = int(served.vocabulary.encode_items(["brochure"])[0])
+    network = served.network
+    tables = (
+        [network.item_short[at], network.item_long[at]]
+        if hasattr(network, "item_long")
+        else [
+            table[at - network.num_trained_items]
+            for table in (network.folded_key, network.folded_context)
+        ]
+    )
+    vectors = [table.detach().numpy().tobytes() for table in tables]
+    assert standing(tmp_path / "model", vectors) == vectors
+    code, said = run_cli(tmp_path, ["forget", "model", WHO], columns=200)
+    assert code == 0
+    assert "1 item that others took too (brochure) had vectors that were made of them" in said
+    assert standing(tmp_path / "model", vectors) == []
+    now = attrec.load(tmp_path / "model")
+    listed = {answer.item_id for answer in now.recommend("u5", k=60, exclude_seen=False)}
+    assert "brochure" not in listed
+    assert "leaflet" in listed
+    assert forget(served, [WHO, "u1"]).summary.unplaced_items == ("brochure", "leaflet")
+    with pytest.raises(RequestError, match="none of the user's items is known"):
+        now.recommend("newcomer")
 
 
 def test_observed_events_go_too(trained):

@@ -7,7 +7,7 @@ docs/forgetting.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from attrec.config import Options
+from attrec.data.late import late_events
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import UNKNOWN
 from attrec.errors import RequestError, UnknownIdError
@@ -46,9 +47,9 @@ class ForgetSummary:
         alone.
     dropped_items : int
         How many of those went too.
-    unplaced_items : int
-        How many of those stay without vectors: they came after the training, and nothing is known
-        of them now.
+    unplaced_items : tuple of int or str
+        Ids of the items that stay without vectors: they came after the training, and what was known
+        of them came from these users alone, whoever else took them.
     updates : int
         Fingerprints of files that went from the record; see `forget`.
     mentions : tuple of str
@@ -64,7 +65,7 @@ class ForgetSummary:
     user_rows: int
     lone_items: tuple[int | str, ...]
     dropped_items: int
-    unplaced_items: int
+    unplaced_items: tuple[int | str, ...]
     updates: int
     mentions: tuple[str, ...]
     shared: str
@@ -79,6 +80,12 @@ class ForgetSummary:
             lines.append(f"{self.shared[0].upper()}{self.shared[1:]}.")
         if self.lone_items:
             lines.append(self._of_lone_items())
+        others = [item for item in self.unplaced_items if item not in self.lone_items]
+        if others:
+            lines.append(
+                f"{_count(len(others), 'item')} that others took too ({_some(others)}) had vectors "
+                "that were made of them alone: in no list until the next update."
+            )
         if self.updates:
             lines.append(
                 "Files of events without times that were given to update before are no longer "
@@ -90,16 +97,16 @@ class ForgetSummary:
 
     def _of_lone_items(self) -> str:
         items = _count(len(self.lone_items), "item")
-        some = ", ".join(str(item) for item in self.lone_items[:5])
-        named = f"{items} that nobody else took ({some}{', …' if len(self.lone_items) > 5 else ''})"
+        named = f"{items} that nobody else took ({_some(self.lone_items)})"
         if self.dropped_items:
             return f"With them went {named}."
-        kept = len(self.lone_items) - self.unplaced_items
+        unplaced = len(set(self.lone_items) & set(self.unplaced_items))
+        kept = len(self.lone_items) - unplaced
         states = []
         if kept:
             states.append(f"{kept:,} with vectors that were learnt from them alone")
-        if self.unplaced_items:
-            states.append(f"{self.unplaced_items:,} in no list until somebody takes them")
+        if unplaced:
+            states.append(f"{unplaced:,} in no list until somebody takes them")
         return f"There stay {named}: {', '.join(states)}; --drop-lone-items takes them away too."
 
 
@@ -117,9 +124,9 @@ def forget(
     """Take users out of a model; the given recommender stays as it is.
 
     Their ids, their histories with all times, and their rows of U go. Of an item that came after
-    the training and that nobody else took the vectors go, which are theirs; no list holds it until
-    somebody takes it. Everybody else is answered bit for bit as before, but for those items (with
-    ``drop_lone_items``, for all items that went). The tables that
+    the training the vectors go if they were made of these users alone, whoever else took it; no
+    list holds it until an update knows more of it. Everybody else is answered bit for bit as
+    before, but for those items (with ``drop_lone_items``, for all items that went). The tables that
     all share have learnt from these users, as the offsets of the popularity of the moment and the
     vectors of later items have counted them: an update reckons those anew, a retraining the tables.
 
@@ -152,8 +159,7 @@ def forget(
     staying = np.setdiff1d(np.arange(vocabulary.num_users), going)
     lone = _taken_by_nobody_else(sequences, going)
     dropped = lone if drop_lone_items else lone[:0]
-    unplaced = np.setdiff1d(lone, dropped)
-    unplaced = unplaced[unplaced >= vocabulary.num_trained_items]
+    unplaced = np.setdiff1d(_known_from_nobody_else(recommender, going), dropped)
     kept = np.setdiff1d(np.arange(vocabulary.num_items), dropped)
     trained = staying[staying < vocabulary.num_trained_users]
     network = recommender.network
@@ -187,7 +193,7 @@ def forget(
         user_rows=trained_users if isinstance(network, AttRecNetwork) else 0,
         lone_items=tuple(_ids(vocabulary.item_ids[lone])),
         dropped_items=len(dropped),
-        unplaced_items=len(unplaced),
+        unplaced_items=tuple(_ids(vocabulary.item_ids[unplaced])),
         updates=len(updates),
         mentions=tuple(_mentions(fresh.options, ids)),
         shared=_shared(recommender, trained_users),
@@ -213,6 +219,20 @@ def _taken_by_nobody_else(sequences: Sequences, going: Ints) -> Ints:
     histories = sequences.histories
     theirs = np.isin(histories.row_of_value, going)
     return np.setdiff1d(histories.values[theirs], histories.values[~theirs]).astype(np.int64)
+
+
+def _known_from_nobody_else(recommender: Recommender, going: Ints) -> Ints:
+    """Return the late items whose vectors were made of these users alone, whoever took them.
+
+    Who takes such an item with no history before it says nothing of it.
+    """
+    trained = recommender.vocabulary.num_trained_items
+    length = recommender.network.config.window_length
+    events = late_events(recommender.histories, trained, length)
+    theirs = np.isin(events.users, going)
+    placed = np.setdiff1d(events.items[theirs], events.items[~theirs]) + trained
+    lone = _taken_by_nobody_else(recommender.histories, going)
+    return np.union1d(placed, lone[lone >= trained]).astype(np.int64)
 
 
 def _without(sequences: Sequences, staying: Ints, kept_items: Ints) -> Sequences:
@@ -258,6 +278,10 @@ def _mentions(options: Options, ids: Iterable[int | str]) -> Iterator[str]:
 def _ids(ids: npt.NDArray[Any]) -> list[int | str]:
     found: list[int | str] = ids.tolist()
     return found
+
+
+def _some(ids: Sequence[int | str]) -> str:
+    return f"{', '.join(map(str, ids[:5]))}{', …' if len(ids) > 5 else ''}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -189,7 +189,8 @@ def _items(
 
 def _everybody(recommender: Recommender) -> Asked:
     """Return all users of whom something is known to rank by."""
-    reader = RequestReader(recommender.vocabulary, LiveHistories(recommender.histories))
+    unplaced = recommender.network.unplaced.cpu().numpy()
+    reader = RequestReader(recommender.vocabulary, LiveHistories(recommender.histories), unplaced)
     everybody = reader.many(None, None)
     return _part(everybody, np.flatnonzero(reader.answerable(everybody)))
 

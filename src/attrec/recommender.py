@@ -516,11 +516,11 @@ class Recommender:
         Raises
         ------
         UnknownIdError, RequestError
-            As in `recommend`, and for items that the model lacks.
+            As in `recommend`, and for items that the model lacks or knows nothing of.
         """
         if item is None:
             raise RequestError("name the item that is to be explained")
-        named = self._requests.items([item] if versus is None else [item, versus])
+        named = self._placed(self._requests.items([item] if versus is None else [item, versus]))
         asked, weights = self._requests.one(user, history), self._weights(long_term_weight)
         intent, splits = self._splits(asked, named, weights)
         first = splits[0]
@@ -577,7 +577,7 @@ class Recommender:
             As in `explain`.
         """
         asked, weights = self._requests.one(user, history), self._weights(long_term_weight)
-        intent, splits = self._splits(asked, self._requests.items(items), weights)
+        intent, splits = self._splits(asked, self._placed(self._requests.items(items)), weights)
         events, place = np.unique(intent.items, return_inverse=True)
         answer = []
         for split in splits:
@@ -727,7 +727,7 @@ class Recommender:
 
     @property
     def _requests(self) -> RequestReader:
-        return RequestReader(self.vocabulary, self._live)
+        return RequestReader(self.vocabulary, self._live, self._unplaced)
 
     @property
     def _aggregation(self) -> str:

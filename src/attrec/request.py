@@ -65,10 +65,19 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RequestReader:
-    """Reads requests against one vocabulary and its histories."""
+    """Reads requests against one vocabulary and its histories.
+
+    Attributes
+    ----------
+    vocabulary : Vocabulary
+    histories : LiveHistories
+    unplaced : (n,) int64
+        Items that nothing is known of: they say nothing of whoever took them.
+    """
 
     vocabulary: Vocabulary
     histories: LiveHistories
+    unplaced: Indices
 
     def one(self, user: int | str | None, history: Ids | None) -> Asked:
         """Read the request of one user, one history, or a user with another history.
@@ -171,7 +180,7 @@ class RequestReader:
     def answerable(self, asked: Asked) -> npt.NDArray[np.bool_]:
         """(n,) bool: there is a trained row or a history to rank by."""
         trained = (asked.user_index >= 0) & (asked.user_index < self.vocabulary.num_trained_users)
-        return trained | (asked.histories.lengths > 0)
+        return trained | (self._telling(asked.histories).lengths > 0)
 
     def items(self, items: Ids) -> Indices:
         """Return the indices of items that must all be known.
@@ -220,12 +229,18 @@ class RequestReader:
         for row, history in enumerate(histories):
             index = self.vocabulary.encode_items(_listed(history))
             known.append(index[index != UNKNOWN])
-            if len(known[-1]) == 0:
+            if len(np.setdiff1d(known[-1], self.unplaced)) == 0:
                 raise RequestError(
                     f"history {row} has {len(history)} items and none of them is known to the "
                     f"model (item ids are {self.vocabulary.item_kind}s); give at least one that is"
                 )
         return Ragged.from_lists(known)
+
+    def _telling(self, histories: Ragged) -> Ragged:
+        """Leave out items that nothing is known of."""
+        if len(self.unplaced) == 0:
+            return histories
+        return histories.where(~np.isin(histories.values, self.unplaced))
 
     def _member(self, member: Member) -> Asked:
         if isinstance(member, Sequence | np.ndarray) and not isinstance(member, str):

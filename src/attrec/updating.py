@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from attrec.data.features import ItemFeatures
 from attrec.data.interactions import InteractionLog
 from attrec.data.items import Items
+from attrec.data.late import LateEvents, late_events
 from attrec.data.merging import merge_events
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences, last_items
@@ -34,8 +35,6 @@ from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
 
 PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
 """β of the paper's new items that are tried; see `item_factors`."""
-_EVENTS_OF_AN_ITEM = 100
-"""The newest are read."""
 _SAMPLE = 50_000
 """Trained events that say what events say of an item."""
 _QUERIES, _PLACES = 2048, 10
@@ -198,7 +197,7 @@ def fold_in_items(
         New items, from 0, that something is known of.
     """
     trained = vocabulary.num_trained_items
-    taken = _taken(sequences, trained, network.config.window_length)
+    taken = late_events(sequences, trained, network.config.window_length)
     # Of trained users, in an order that newcomers do not change.
     old_users = taken.known.take(slice(0, vocabulary.num_trained_users))
     old_users = old_users.take(_sample(old_users, network.config.window_length))
@@ -209,50 +208,8 @@ def fold_in_items(
     return _paper(network, taken, old_users, count, share), np.unique(taken.items)
 
 
-@dataclass(frozen=True, eq=False)
-class _Taken:
-    """Events of new items with something before them, by item, the newest of each.
-
-    Attributes
-    ----------
-    items : (E,) int64
-        From 0.
-    users : (E,) int64
-    before : Ragged of E lists
-        The trained items of the history before, the newest L.
-    known : Ragged of M lists
-        All histories, without the new items.
-    """
-
-    items: Ints
-    users: Ints
-    before: Ragged
-    known: Ragged
-
-
-def _taken(sequences: Sequences, trained: int, length: int) -> _Taken:
-    histories = sequences.histories
-    old = histories.values < trained
-    known = histories.where(old)
-    old_before = np.concatenate([[0], np.cumsum(old)])
-    places = np.flatnonzero(~old)
-    users, items = histories.row_of_value[places], histories.values[places].astype(np.int64)
-    # The newest events of an item come first, and only so many of them are read.
-    when = places if sequences.times is None else sequences.times[places]
-    order = np.lexsort((-when, items))
-    number = np.arange(len(order)) - np.searchsorted(items[order], items[order])
-    starts, stops = known.offsets[users], old_before[places]
-    some = (stops > starts)[order] & (number < _EVENTS_OF_AN_ITEM)
-    chosen = order[some]
-    starts, stops = np.maximum(starts, stops - length)[chosen], stops[chosen]
-    lengths = stops - starts
-    places = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
-    before = Ragged.from_lengths(known.values[places], lengths)
-    return _Taken(items[chosen] - trained, users[chosen], before, known)
-
-
 def _paper(
-    network: AttRecNetwork, taken: _Taken, old_users: Ragged, count: int, share: float
+    network: AttRecNetwork, taken: LateEvents, old_users: Ragged, count: int, share: float
 ) -> AttRecNetwork:
     """Push new items away from everybody until they take no more of the lists than of events."""
     trained = network.with_items(network.item_short[:0], network.item_long[:0])
@@ -293,7 +250,7 @@ def _share_taken(network: AttRecNetwork, queries: torch.Tensor) -> float:
 def _additive(
     network: AdditiveNetwork,
     sequences: Sequences,
-    taken: _Taken,
+    taken: LateEvents,
     old_users: Ragged,
     count: int,
     moment: Moment | None,
