@@ -49,7 +49,9 @@ def _head() -> list[str]:
         "- **Events** go into the histories where their time says, late ones too. An event equal "
         "in user, item and time to one that is there does not come in again, so a whole log that "
         "has grown may be given. Without times nobody can tell an event from its repetition: "
-        "events go behind, and only the same file as a whole is recognised.",
+        "events go behind, and recognised are only the same file as a whole, or a whole log that "
+        "begins, for everybody, with what the model has. A k-core that the training log was cut to "
+        "is not asked of new events.",
         "- **Users** who are new need nothing more: the intent is made of the history. The paper's "
         "presets fold their long-term factor in, the mean of their items' V.",
         "- **Items** that are new get their vectors from the intents (and, with the paper's "

@@ -357,3 +357,51 @@ def test_an_id_in_a_filter_is_pointed_at():
     assert found.mentions == ("where",)
     assert "may stand in where: look there" in str(found)
     assert forget(model, [made.user_ids[9]]).summary.mentions == ()
+
+
+def test_the_page_in_the_folder_goes_and_what_else_lies_there_is_named(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    assert run_cli(tmp_path, ["report", "model"], columns=200)[0] == 0
+    (tmp_path / "model" / "notes.txt").write_text(f"{WHO} likes diaries")
+    (tmp_path / "model.vectors").mkdir()
+    assert standing(tmp_path / "model", [WHO.encode()])
+    code, said = run_cli(tmp_path, ["forget", "model", WHO], columns=200)
+    assert code == 0
+    assert "they may be in there: model.vectors, model/notes.txt." in said
+    assert not (tmp_path / "model" / "report.html").exists()
+    (tmp_path / "model" / "notes.txt").unlink()
+    assert not standing(tmp_path / "model", [WHO.encode()])
+
+
+def test_in_the_folder_of_the_model_itself(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    late = tmp_path / "late.csv"
+    late.write_text("user,item,time\nu3,i9,2000000\n")
+    for words in (["update", ".", str(late)], ["forget", ".", WHO]):
+        code, said = run_cli(tmp_path / "model", words, columns=200)
+        assert code == 0, said
+        assert "Saved to" in said
+    assert (tmp_path / "model.updated" / "manifest.json").exists()
+    assert "model.updated" in said
+    assert not standing(tmp_path / "model", [WHO.encode()])
+
+
+def test_a_forgetting_that_was_killed_is_ended_by_the_next(trained, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    trained.save(folder)
+    sought = traces(trained, WHO)[1:]
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("attrec.artifact._remove_unnamed", killed)
+        forget(trained, WHO).recommender.save(folder)
+    assert standing(folder, sought) == sought
+    code, said = run_cli(tmp_path, ["forget", "model", WHO], columns=200)
+    assert (code, "is not in the model" in said) == (2, True)
+    assert standing(folder, sought) == []
+    assert attrec.load(folder).vocabulary.user_ids.tolist() == others(trained, WHO)

@@ -1,5 +1,7 @@
 """A model brought up to date: what came in, where it went, and that nobody else is touched."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from attrec.errors import DataError, RequestError, UnknownIdError
 from attrec.popularity import Moment, at_moment
 from attrec.retrieval.vectors import item_keys
 from attrec.updating import update
+from tests.command_line import run_cli
 
 PRESETS = {
     "accurate": {"embedding_dim": 16, "window_length": 12, "max_epochs": 4, "min_steps": 60},
@@ -60,7 +63,8 @@ def test_new_users_and_items_come_in_and_can_be_asked(served):
     assert (summary.events, summary.known, summary.late) == (32, 0, 0)
     assert (summary.new_users, summary.new_items, summary.users) == (4, 1, 8)
     assert (summary.folded_in, summary.unplaced) == (1, 0)
-    assert "new users: 4, new items: 1" in str(summary)
+    assert "new users: 4 (new0, new1, new2, new3), new items: 1 (novelty)" in str(summary)
+    assert (summary.new_item_ids, summary.unplaced_ids) == (("novelty",), ())
     assert events_of(now, "new0")[-1] == "novelty"
     # The new item is near those who are like its takers, and can be explained.
     like = events_of(served, served.vocabulary.user_ids[0])[:3]
@@ -182,7 +186,16 @@ def test_updated_models_are_saved_and_updated_again(served, tmp_path):
 
 def test_an_item_of_which_nothing_is_known_is_in_no_list(served):
     found = update(served, InteractionLog.from_columns(["later"], ["secret"], [BASE + 3e6]))
-    assert found.summary.unplaced == 1
+    assert (found.summary.unplaced, found.summary.unplaced_ids) == (1, ("secret",))
+    with pytest.raises(RequestError, match="nothing is known of it yet"):
+        found.recommender.explain(served.vocabulary.user_ids[0], "secret")
+    with pytest.raises(RequestError, match="nothing is known of it yet"):
+        found.recommender.reasons(served.vocabulary.user_ids[0], ["secret"])
+    with pytest.raises(RequestError, match="none of the user's items is known"):
+        found.recommender.recommend("later")
+    with pytest.raises(RequestError, match="none of them is known"):
+        found.recommender.recommend(history=["secret"])
+    assert "later" not in {a.user_id for a in found.recommender.audience("i3", k=999)}
     for user in served.vocabulary.user_ids[:5].tolist():
         assert "secret" not in [a.item_id for a in found.recommender.recommend(user, k=99)]
 
@@ -224,6 +237,16 @@ def test_without_times_a_file_is_recognised_as_a_whole():
     assert (once.summary.events, events_of(once.recommender, user)[-2:]) == (2, [item, item])
     again = update(once.recommender, more)
     assert (again.summary.events, again.summary.known) == (0, 2)
+    for log in (untimed, concatenate(untimed, more)):
+        assert update(once.recommender, log).summary.events == 0
+    # A whole log that has grown, from what was trained on and from what was taken in since.
+    other = InteractionLog.from_columns([user, 999], [item, item])
+    for model_before, grown, events in [
+        (model, concatenate(untimed, more), 2),
+        (once.recommender, concatenate(concatenate(untimed, more), other), 2),
+        (once.recommender, concatenate(more, untimed), len(untimed) + 2),
+    ]:
+        assert update(model_before, grown).summary.events == events
 
 
 def test_times_are_kept_by_a_training(served):
@@ -275,3 +298,29 @@ def test_an_event_of_an_unknown_item_waits_for_the_update(served):
         live.observe("new0", 3, BASE)
     with pytest.raises(RequestError, match="time = nan is not a finite number"):
         live.observe("new0", "i3", float("nan"))
+
+
+def test_the_command_says_who_came_in_and_what_was_left_out(tmp_path):
+    rows = [(f"u{n % 30}", f"i{(n * 7 + n // 30) % 25}", 1000 + n) for n in range(600)]
+    new = [("u3", "i4", 5000), ("[b]new[/b]", "fresh", 5001), ("u4", "fresh", 5002)]
+    for name, events in (("log.csv", rows), ("new.csv", new)):
+        lines = [",".join(map(str, row)) for row in events]
+        (tmp_path / name).write_text("user,item,time\n" + "\n".join(lines) + "\n")
+    with (tmp_path / "new.csv").open("a") as file:
+        file.write("u5,i6,when\n")
+    options = ["--min-user-events", "5", "--min-item-events", "5", "--on-bad-row", "skip"]
+    small = ["--max-epochs", "1", "--embedding-dim", "4", "--preset", "paper-sparse"]
+    code, said = run_cli(tmp_path, ["train", "log.csv", *options, *small], columns=200)
+    assert code == 0, said
+    code, said = run_cli(tmp_path, ["update", "model", "new.csv"], columns=200)
+    assert code == 0, said
+    assert "events that came in: 3, of 3 users" in said
+    assert "new users: 1 ([b]new[/b]), new items: 1 (fresh)" in said
+    assert "left out 1" in said
+    code, said = run_cli(tmp_path, ["update", "model", "new.csv", "--json"], columns=200)
+    told = json.loads(said)
+    assert [step["events"] for step in told["left_out"]] == [1]
+    assert told["new_user_ids"] == ["[b]new[/b]"]
+    cut = ["update", "model", "new.csv", "--min-user-events", "2"]
+    code, said = run_cli(tmp_path, cut, columns=200)
+    assert (code, "no event is left" in said) == (2, True)

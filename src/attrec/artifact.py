@@ -37,6 +37,8 @@ from attrec.errors import ArtifactError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+PAGE = "report.html"
+"""What `attrec report` writes into the folder of a model; it goes when another model comes."""
 _DATA_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|json)")
 _UNFINISHED = re.compile(r"\.attrec-.*\.tmp")
 
@@ -143,11 +145,16 @@ def save_artifact(
             "files": files,
         }
         _flush_folder(path)
+        if kind is MODEL:
+            (path / PAGE).unlink(missing_ok=True)
         _write_unfinished(path, _json_writer(manifest, indent=2)).replace(path / MANIFEST)
         _flush_folder(path)
         _remove_unnamed(path, {entry["name"] for entry in files.values()})
     except OSError as error:
-        _remove_unfinished(path, made)
+        remove_remnants(path)
+        if made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
         raise _unwritable(path, kind, error) from error
     except (TypeError, ValueError) as error:
         raise ArtifactError(
@@ -407,14 +414,20 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _remove_unfinished(folder: Path, made: bool) -> None:
-    """Take away what a failed writer left; what was there before stays whole."""
+def remove_remnants(folder: str | Path) -> None:
+    """Take away what a writer left that failed or was stopped; the artifact stays whole."""
+    path = Path(folder)
     with contextlib.suppress(OSError, ValueError):
-        manifest = folder / MANIFEST
+        manifest = path / MANIFEST
         named = json.loads(manifest.read_bytes())["files"] if manifest.exists() else {}
-        _remove_unnamed(folder, {entry["name"] for entry in named.values()})
-        if made:
-            folder.rmdir()
+        _remove_unnamed(path, {entry["name"] for entry in named.values()})
+
+
+def foreign_files(folder: str | Path) -> list[Path]:
+    """Return what lies in the folder of an artifact and is no part of it."""
+    path = Path(folder)
+    ours = {MANIFEST, *(entry["name"] for entry in read_manifest(path)["files"].values())}
+    return sorted(entry for entry in path.iterdir() if entry.name not in ours)
 
 
 def _remove_unnamed(folder: Path, keep: set[str]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import normalize
 
 from attrec.data.features import ItemFeatures
-from attrec.data.interactions import InteractionLog
+from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items
 from attrec.data.late import LateEvents, late_events
 from attrec.data.merging import merge_events
@@ -35,6 +35,8 @@ from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
 
 PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
 """β of the paper's new items that are tried; see `item_factors`."""
+_SHOWN = 5
+"""Ids that a summary names."""
 _SAMPLE = 50_000
 """Trained events that say what events say of an item."""
 _QUERIES, _PLACES = 2048, 10
@@ -68,6 +70,8 @@ class UpdateSummary:
     unplaced : int
         Items after the training that nothing is known of: nobody with a known history took them
         yet. No list holds them before.
+    new_user_ids, new_item_ids, unplaced_ids : tuple of int or str
+        Of these, the first few.
     """
 
     events: int
@@ -78,12 +82,16 @@ class UpdateSummary:
     new_items: int
     folded_in: int
     unplaced: int
+    new_user_ids: tuple[int | str, ...] = ()
+    new_item_ids: tuple[int | str, ...] = ()
+    unplaced_ids: tuple[int | str, ...] = ()
 
     def __str__(self) -> str:
         """Return the summary as sentences."""
         came = (
             f"events that came in: {self.events:,}, of {self.users:,} users; new users: "
-            f"{self.new_users:,}, new items: {self.new_items:,}"
+            f"{_named(self.new_users, self.new_user_ids)}, new items: "
+            f"{_named(self.new_items, self.new_item_ids)}"
         )
         more = []
         if self.late:
@@ -93,7 +101,8 @@ class UpdateSummary:
         if self.folded_in:
             more.append(f"items folded in since the training: {self.folded_in:,}")
         if self.unplaced:
-            more.append(f"new items that nothing is known of yet: {self.unplaced:,}")
+            named = _named(self.unplaced, self.unplaced_ids)
+            more.append(f"new items that nothing is known of yet: {named}")
         return "; ".join([came, *more])
 
 
@@ -114,7 +123,8 @@ def update(recommender: Recommender, log: InteractionLog, *, items: Items | None
     log : InteractionLog
         Read and cleaned as the training log was. Events that the model has do not come in again,
         so that a file, or a whole log that has grown, may be given twice. Without times, where
-        nobody can tell an event from its repetition, the same file is recognised as a whole.
+        nobody can tell an event from its repetition, recognised are the same file as a whole, and
+        a log that begins, for everybody, with what the model has.
     items : Items, optional
         Titles of new items; and their attributes, where the model has learnt from some.
 
@@ -130,7 +140,8 @@ def update(recommender: Recommender, log: InteractionLog, *, items: Items | None
     before = recommender.vocabulary
     vocabulary = before.with_users_of(log).with_items_of(log)
     batches = list(recommender.record.get("updates", []))
-    repeated = log.timestamps is None and log.fingerprint() in batches
+    known_files = {recommender.record.get("log_fingerprint"), *batches}
+    repeated = log.timestamps is None and log.fingerprint() in known_files
     merged = merge_events(
         recommender.histories,
         log.take(np.zeros(0, np.int64)) if repeated else log,
@@ -164,8 +175,21 @@ def update(recommender: Recommender, log: InteractionLog, *, items: Items | None
         new_items=vocabulary.num_items - before.num_items,
         folded_in=len(placed),
         unplaced=vocabulary.num_items - trained - len(placed),
+        new_user_ids=_some(vocabulary.user_ids[before.num_users :]),
+        new_item_ids=_some(vocabulary.item_ids[before.num_items :]),
+        unplaced_ids=_some(np.delete(vocabulary.item_ids[trained:], placed)),
     )
     return Updated(fresh, summary)
+
+
+def _some(ids: IdArray) -> tuple[int | str, ...]:
+    return tuple(ids[:_SHOWN].tolist())
+
+
+def _named(number: int, ids: tuple[int | str, ...]) -> str:
+    if not ids:
+        return f"{number:,}"
+    return f"{number:,} ({', '.join(map(str, ids))}{', …' if number > len(ids) else ''})"
 
 
 @torch.no_grad()

@@ -59,6 +59,12 @@ def read_source(source: str, items: Path | None, config: Any) -> tuple[Any, Any]
     return log, None if items is None else read_items(items)
 
 
+def beside(model: Path, ending: str) -> Path:
+    """Return the path MODEL.ending, next to the model also where that is the folder one is in."""
+    named = model.resolve() if model.name in ("", "..") else model
+    return named.with_name(f"{named.name}.{ending}")
+
+
 def listed_ids(text: str | None, parse: Any) -> list[Any] | None:
     return None if text is None else [parse(part.strip()) for part in text.split(",")]
 

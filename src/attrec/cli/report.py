@@ -22,12 +22,12 @@ def report(
     Data, training, figures beside the floors, attention, a map of the catalogue, recommendations
     with their reasons, and a list that you weigh anew yourself.
     """
-    from attrec.artifact import read_manifest
+    from attrec.artifact import PAGE, read_manifest
     from attrec.page import write_page
     from attrec.recommender import Recommender
 
     served = Recommender.load(model)
-    path = model / "report.html" if out is None else out
+    path = model / PAGE if out is None else out
     written = write_page(served, path, name=model.resolve().name, manifest=read_manifest(model))
     size = written.stat().st_size / 1e6
     console().print(f"{written}: {size:.2f} MB, complete in itself", highlight=False, markup=False)

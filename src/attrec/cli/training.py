@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from attrec.cli.arguments import Json, Log, Model, TestFile, app, print_json, read_source
+from attrec.cli.arguments import (
+    Json,
+    Log,
+    Model,
+    TestFile,
+    app,
+    beside,
+    print_json,
+    read_source,
+)
 from attrec.errors import InterruptedTraining, RequestError
 from attrec.flags import with_options
 from attrec.screen import (
@@ -67,7 +76,7 @@ def train(
     options = Options.of(preset, config, **overrides)
     timed = OFF if profile is None else Profile()
     screen = Console(stderr=True, quiet=True) if as_json else console()
-    kept = checkpoint or out.with_name(f"{out.name}.checkpoint")
+    kept = checkpoint or beside(out, "checkpoint")
     check_target(out)
     if fresh:
         remove_artifact(kept, CHECKPOINT)

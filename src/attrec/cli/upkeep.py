@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from attrec.cli.arguments import Json, Model, app, print_json, read_source
+from attrec.cli.arguments import Json, Model, app, beside, print_json, read_source
 from attrec.flags import with_options
-from attrec.screen import console
+from attrec.screen import console, print_log
 
 
 @app.command()
@@ -29,23 +29,30 @@ def update(
 ) -> None:  # fmt: skip
     """Take new events, users and items into a model, without training; the old one stays whole.
 
-    What the model has does not come in again, so a file may be given twice.
+    What the model has does not come in again, so a file may be given twice. Without times only a
+    whole file is recognised, or a whole log that begins with what the model has.
     """
     from attrec.artifact import check_target
     from attrec.recommender import Recommender
     from attrec.updating import update as take_in
 
-    target = out or model.with_name(f"{model.name}.updated")
+    target = out or beside(model, "updated")
     check_target(target)
     served = Recommender.load(model)
-    log, known = read_source(events, items, served.options.with_(**overrides).data)
+    # New events alone are few: the k-core that the training log was cut to would leave none.
+    uncut = {"min_user_events": 1, "min_item_events": 1}
+    log, known = read_source(events, items, served.options.with_(**{**uncut, **overrides}).data)
     found = take_in(served, log, items=known)
     found.recommender.save(target)
     if as_json:
-        print_json({"model": str(target), **asdict(found.summary)})
+        left_out = [
+            {"what": step.what, "events": step.removed} for step in log.steps if step.removed
+        ]
+        print_json({"model": str(target), **asdict(found.summary), "left_out": left_out})
         return
     screen = console()
-    screen.print(f"{found.summary}", highlight=False)
+    print_log(screen, log)
+    screen.print(f"{found.summary}", highlight=False, markup=False)
     screen.print(f"Saved to {target}", highlight=False, soft_wrap=True)
 
 
@@ -65,13 +72,15 @@ def forget(
     The folder holds nothing of the old model then. What the shared tables learnt stays until the
     next training, and is named.
     """
-    from attrec.artifact import check_target
+    from attrec.artifact import check_target, remove_remnants
     from attrec.erasure import forget as take_out
     from attrec.recommender import Recommender
 
     target = out or model
     check_target(target)
     served = Recommender.load(model)
+    if target.exists():
+        remove_remnants(target)  # of a command that was killed: they may be in there
     found = take_out(
         served, [served.vocabulary.parse_user(user) for user in users],
         drop_lone_items=drop_lone_items,
@@ -92,7 +101,9 @@ def forget(
 
 
 def _beside(model: Path, target: Path) -> list[Path]:
-    """Return the folders in which other commands keep what belongs to a model."""
-    names = [f"{model.name}.checkpoint", f"{model.name}.updated"]
+    """Return where else what belongs to a model may be: other commands', and in its own folder."""
+    from attrec.artifact import foreign_files
+
     first = [] if target == model else [model]
-    return [path for path in (*first, *map(model.with_name, names)) if path != target]
+    others = [beside(model, ending) for ending in ("checkpoint", "updated", "vectors")]
+    return [*(path for path in (*first, *others) if path != target), *foreign_files(target)]

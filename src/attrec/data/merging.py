@@ -46,7 +46,8 @@ def merge_events(
 
     An event equal in user, item and time to one that is there is that event: it does not come in
     again (of several equal ones, as many are left out as are there). Without times nobody can tell
-    an event from its repetition, and all of ``log`` goes behind what is there.
+    an event from its repetition, and all of ``log`` goes behind what is there; unless everybody's
+    events begin with what is there, as in a whole log that has grown: then only the rest comes in.
 
     Parameters
     ----------
@@ -82,7 +83,10 @@ def merge_events(
         before = sequences.times if sequences.times is not None else np.zeros(0)
         times = np.concatenate([before, log.timestamps[order]])
         kept = ~_repeated(users, items, times, is_new)
-        users, items, times, is_new = users[kept], items[kept], times[kept], is_new[kept]
+        times = times[kept]
+    else:
+        kept = ~_beginning(old, users, items, is_new)
+    users, items, is_new = users[kept], items[kept], is_new[kept]
     known = len(log) - int(is_new.sum())
     order = stable_order(users) if times is None else _by_user_and_time(users, times)
     users, items, is_new = users[order], items[order], is_new[order]
@@ -115,6 +119,23 @@ def _repeated(
     first[:] = np.cumsum(fresh)[starts] - fresh[starts]
     result = np.zeros(len(order), dtype=bool)
     result[order] = fresh & (number - first[group] < old[group])
+    return result
+
+
+def _beginning(
+    old: Ragged, users: Ints, items: Ints, is_new: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """(E,) flags: new events that say once more what is there, for everybody from the first on."""
+    result = np.zeros(len(users), dtype=bool)
+    fresh = np.flatnonzero(is_new)
+    fresh = fresh[stable_order(users[fresh])]
+    their = users[fresh]
+    number = np.arange(len(their)) - np.searchsorted(their, their)
+    there = np.zeros(int(users.max(initial=-1)) + 1, dtype=np.int64)
+    there[: len(old)] = old.lengths[: len(there)]
+    begins = fresh[number < there[their]]
+    if len(begins) == len(old.values) and np.array_equal(items[begins], old.values):
+        result[begins] = True
     return result
 
 
