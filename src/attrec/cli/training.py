@@ -29,6 +29,7 @@ from attrec.screen import (
     print_profile,
     print_slices,
     print_tuning,
+    verbatim_console,
 )
 
 
@@ -75,7 +76,7 @@ def train(
 
     options = Options.of(preset, config, **overrides)
     timed = OFF if profile is None else Profile()
-    screen = Console(stderr=True, quiet=True) if as_json else console()
+    screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
     check_target(out)
     if fresh:
@@ -116,10 +117,11 @@ def train(
     print_counts(screen, result)
     if profile is not None:
         _tell_profile(screen, timed, profile, result.recommender.record["step"])
-    screen.print(f"\nSaved to {out}. Next:", highlight=False)
+    screen.print(f"\nSaved to {out}. Next:", highlight=False, soft_wrap=True)
+    folder = shlex.quote(str(out))
     someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
-    screen.print(f"  attrec recommend {out} {someone}", highlight=False)
-    screen.print(f"  attrec info {out}", highlight=False)
+    screen.print(f"  attrec recommend {folder} {someone}", highlight=False, soft_wrap=True)
+    screen.print(f"  attrec info {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -159,7 +161,7 @@ def tune(
     from attrec.tuning import tune as search_on
 
     options = Options.of(preset, config, **overrides)
-    screen = Console(stderr=True, quiet=True) if as_json else console()
+    screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     if fresh:
         remove_tuning(out)
     check_search(options, folder=out, trials=trials, seconds=seconds, search=search,
