@@ -363,6 +363,15 @@ def test_a_page_that_cannot_be_written_is_a_sentence(models, tmp_path):
     assert "no saved model" in text
 
 
+def test_a_page_with_the_name_of_a_folder_leaves_nothing_behind(models, tmp_path):
+    models["paper"].save(tmp_path / "model")
+    (tmp_path / "folder").mkdir()
+    code, text = run_cli(tmp_path, ["report", "model", "--out", "folder"], columns=200)
+    assert code == 2
+    assert "folder: cannot be written" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
+
+
 # Exact
 
 
