@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import attrec
 from attrec.artifact import read_manifest
+from attrec.data.interactions import InteractionLog
 from attrec.data.ragged import Ragged
 from attrec.data.reading import write_csv
 from attrec.data.sequences import Sequences
@@ -23,11 +24,13 @@ from attrec.errors import ArtifactError
 from attrec.explain import attention_profile
 from attrec.model.choice import make_network
 from attrec.page import blend, catalogue, charts, page_of, people, sight, write_page
+from attrec.page.making import item_counts
 from attrec.page.markup import figure, tag
 from attrec.page.names import user_id
 from attrec.popularity import Moment, at_moment
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import item_keys
+from attrec.updating import update
 from tests.command_line import run_cli
 
 ARCHITECTURES = ["paper", "additive"]
@@ -64,6 +67,18 @@ def fitted(log, architecture):
 @pytest.fixture(scope="module")
 def models(log):
     return {name: fitted(log, name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def updated(models):
+    """Each model after events of two new items; of "secret" nothing is known."""
+    after = 1e12
+    log = InteractionLog.from_columns(
+        ["900", "900", "900", "901"], ["3", "5", "late", "secret"], after + np.arange(4.0)
+    )
+    found = {name: update(model, log) for name, model in models.items()}
+    assert all((each.summary.folded_in, each.summary.unplaced) == (1, 1) for each in found.values())
+    return {name: each.recommender for name, each in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +154,8 @@ def ids_of(model, users, weight):
     """The list of a weight, found without the page's mathematics."""
     names = [user_id(model, user) for user in users]
     if len(users) == 1:
+        if model.vocabulary.num_items > model.vocabulary.num_trained_items:
+            return [r.item_id for r in model.recommend(names[0], long_term_weight=weight)]
         return [r.item_id for r in under(model, weight).recommend(names[0], k=10)]
     histories = [model.vocabulary.item_ids[model.histories.histories[u]].tolist() for u in users]
     seen = {item for history in histories for item in history}
@@ -419,6 +436,55 @@ def test_the_examples_lists_are_the_recommenders(models, name):
             shown = model.vocabulary.item_ids[each.listed(weight)].tolist()
             assert shown == ids_of(model, each.users, weight)
     assert blend.disagreements(model, blends) == (0, 101 * len(blends))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_item_of_which_nothing_is_known_is_in_no_list_of_the_page(updated, name):
+    model = updated[name]
+    (unplaced,) = model.vocabulary.encode_items(["secret"])
+    blends = blend.blends_of(model, people.chosen_users(model))
+    for each in blends:
+        assert unplaced not in each.items
+        for weight in SETTINGS:
+            shown = model.vocabulary.item_ids[each.listed(weight)].tolist()
+            assert shown == ids_of(model, each.users, weight)
+    assert blend.disagreements(model, blends) == (0, 101 * len(blends))
+    # A page that lists it would be found out.
+    (some, *_) = blends
+    wrong = replace(
+        some,
+        items=np.append(some.items, unplaced),
+        first=np.append(some.first, 0.0),
+        second=np.append(some.second, 0.0),
+    )
+    assert blend.disagreements(model, [wrong]) == (101, 101)
+    page = page_of(model)
+    assert f"all {101 * len(blends):,} lists agreed" in page
+    data = json.loads(page.split('id="slider-data">')[1].split("</script>")[0])
+    assert "secret" not in [item for item, _ in data["items"]]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_item_of_which_nothing_is_known_is_not_on_the_map(updated, name):
+    model = updated[name]
+    placed = np.setdiff1d(
+        np.arange(model.vocabulary.num_items), model.vocabulary.encode_items(["secret"])
+    )
+    network = model.network
+    keys = network.keys() if name == "additive" else item_keys(network)
+    keys = keys.detach()[torch.as_tensor(placed)].double()
+    _, values, axes = torch.linalg.svd(keys - keys.mean(dim=0), full_matrices=False)
+    found = catalogue.plane_of(network)
+    assert found.shares == pytest.approx((values**2 / (values**2).sum())[:2].numpy(), abs=1e-6)
+    expected = ((keys - keys.mean(dim=0)) @ axes[:2].T).numpy()
+    assert np.abs(found.places[placed]) == pytest.approx(np.abs(expected), abs=1e-5)
+    assert np.isnan(found.places).sum() == 2
+    page = catalogue.catalogue_section(model, item_counts(model))
+    drawn = re.findall(r"<title>([^<]+): \d+ events</title>", page)
+    assert len(drawn) == len(placed)
+    assert "late" in drawn
+    assert "secret" not in drawn
+    assert "1 item that came after the training is not drawn" in page
 
 
 def test_a_list_that_differs_is_told(models):
