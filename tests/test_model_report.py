@@ -20,11 +20,12 @@ from attrec.data.ragged import Ragged
 from attrec.data.reading import write_csv
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
+from attrec.erasure import forget
 from attrec.errors import ArtifactError
 from attrec.explain import attention_profile
 from attrec.model.choice import make_network
 from attrec.page import blend, catalogue, charts, page_of, people, sight, write_page
-from attrec.page.making import item_counts
+from attrec.page.making import data_section, item_counts
 from attrec.page.markup import figure, tag
 from attrec.page.names import user_id
 from attrec.popularity import Moment, at_moment
@@ -41,6 +42,7 @@ NASTY = (
     "Fish & Chips \u2028 <b>",
     "http://example.org/film.png",
 )
+PAIR = re.compile("<dt>([^<]+)</dt><dd>([^<]+)</dd>")
 SETTINGS = (0.0, 0.01, 0.2, 0.37, 0.5, 0.83, 1.0)
 
 
@@ -227,6 +229,40 @@ def test_data_training_and_settings_are_those_of_the_model(models, pages, name):
     assert model.record["log_fingerprint"] in page.text
     entropy = model.record["attention"]["entropy"]
     assert f"{100 * entropy:.0f} % of the entropy" in page.text
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_counts_of_the_training_log_are_told_apart_once_events_came_in(models, updated, name):
+    model = updated[name]
+    of_log, now = model.record["counts"]["events"], model.histories.num_events
+    assert now == of_log + 4
+    pairs = dict(PAIR.findall(data_section(model, item_counts(model))))
+    assert pairs["Events of the training log"] == f"{of_log:,}"
+    assert pairs["Events of items that the model knows"] == f"{now:,}"
+    assert pairs["Items that came after the training"] == "2"
+    assert pairs["Of these items, in no list: nothing is known of them yet"] == "1"
+    tied = "Events of the training log at the same time as the one before"
+    assert pairs[tied].startswith(f"{model.record['counts']['tied_events']:,} (")
+    words = "all test figures are of the log that it was trained on"
+    assert words in Reader(page_of(model)).text
+    # Events of known users and items alone change nothing but the histories.
+    few = InteractionLog.from_columns(["3"], ["5"], [1e12])
+    more = update(models[name], few).recommender
+    gone = forget(models[name], "3").recommender
+    for changed, said in ((models[name], False), (more, True), (gone, True)):
+        section = data_section(changed, item_counts(changed))
+        assert (words in section, "Events of the training log" in section) == (said, said)
+        assert ("Events of the log" in section) is not said
+
+
+def test_models_that_do_not_tell_how_much_they_held(models, updated):
+    for model, said in ((models["paper"], False), (updated["paper"], True)):
+        record = {key: value for key, value in model.record.items() if key != "events_held"}
+        old = Recommender(
+            model.network, model.vocabulary, model.histories, model.options, record=record
+        )
+        section = data_section(old, item_counts(old))
+        assert ("Events of the training log" in section) is said
 
 
 def test_the_pictures_name_what_they_show(pages):
