@@ -216,7 +216,7 @@ def test_data_training_and_settings_are_those_of_the_model(models, pages, name):
     assert [row[1] for row in epochs] == [f"{e['loss']:.5g}" for e in model.record["epochs"]]
     seconds = model.record["seconds"]
     drawn = re.search(r"<title>Seconds of each phase.*?</svg>", pages[name].read_text(), re.DOTALL)
-    assert re.findall(r"<title>(\w+): took", drawn[0]) == list(seconds)
+    assert re.findall(r"<title>(\w+): [\d.,]+<", drawn[0]) == list(seconds)
     assert model.record["test"]["protocol"] in page.text
     for section, title in (("model", "Model"), ("train", "Training"), ("protocol", "Protocol")):
         values = model.options.to_dict()[section]
@@ -625,6 +625,7 @@ def test_charts_of_hardly_anything():
     assert "<svg" in charts.line_chart("t", [charts.Line("a", [1], [0.0])], x_label="x")
     assert "<svg" in charts.intervals("t", [charts.Interval("a", 0.0, None, None)])
     assert "<svg" in charts.columns("t", ["1"], [("a", [0.0])], x_label="x")
+    assert "<svg" in charts.bars("t", ["a"], [0.0])
     assert "nan" not in charts.heat(
         "t", np.array([[np.nan, 0.5]]), ["a"], ["b", "c"], x_label="x", y_label="y"
     )
@@ -753,6 +754,34 @@ def test_no_screen_has_to_be_scrolled_sideways(browser, pages, name, width):
         "document.querySelectorAll('details').forEach((part) => { part.open = true; })"
     )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+OVERLAPS = """
+const found = [];
+for (const drawing of document.querySelectorAll(".pictures svg")) {
+  const words = [...drawing.querySelectorAll("text")];
+  const boxes = words.map((word) => word.getBoundingClientRect());
+  const frame = drawing.getBoundingClientRect();
+  boxes.forEach((a, i) => {
+    if (a.left < frame.left - 1 || a.right > frame.right + 1) found.push(words[i].textContent);
+    boxes.slice(i + 1).forEach((b, j) => {
+      // Lines of text are higher than their letters: across, words must be apart.
+      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (across > -1 && down > 5)
+        found.push(`${words[i].textContent} | ${words[i + 1 + j].textContent}`);
+    });
+  });
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_words_of_a_picture_stand_apart(browser, pages, name, width):
+    opened(browser, pages[name], width=width)
+    assert browser.execute_script(OVERLAPS) == []
 
 
 CONTRASTS = """

@@ -15,7 +15,7 @@ import torch
 
 from attrec.artifact import FORMAT_VERSION, attrec_version
 from attrec.config import OptionSpec, option_specs
-from attrec.page.charts import Line, columns, histogram, line_chart
+from attrec.page.charts import Line, bars, columns, histogram, line_chart
 from attrec.page.markup import (
     Html,
     count,
@@ -244,7 +244,7 @@ def _phases(record: Mapping[str, Any]) -> list[Html]:
     if not seconds:
         return []
     title = f"Seconds of each phase, {_seconds(sum(seconds.values()))} in all"
-    return [columns(title, list(seconds), [("took", list(seconds.values()))], x_label="phase")]
+    return [bars(title, list(seconds), list(seconds.values()), write=_precisely)]
 
 
 def _of_moment(recommender: Recommender) -> str:
@@ -256,6 +256,13 @@ def _of_moment(recommender: Recommender) -> str:
     if moment is None:
         return f"{words}; none was better than leaving it out."
     return f"{words}, and chose one whose half-life is {moment.half_life:,.0f} events."
+
+
+def _precisely(seconds: float) -> str:
+    """Write seconds of any size: 0.003, 0.42, 3.1, 1,250."""
+    if seconds < 0.1:
+        return f"{seconds:.3f}"
+    return f"{seconds:.2f}" if seconds < 1 else f"{seconds:,.{1 if seconds < 100 else 0}f}"
 
 
 def _seconds(value: float) -> str:
