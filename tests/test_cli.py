@@ -3,12 +3,14 @@
 import csv
 import json
 import re
+import time
 
 import duckdb
 import pytest
 
 import attrec
 from attrec import cli
+from attrec.cli import training
 from attrec.config import option_specs
 from attrec.data.reading import write_csv
 
@@ -595,6 +597,21 @@ def test_a_profile_is_printed_and_written(run, files, tmp_path):
     found = json.loads(out)["profile"]
     assert ["training", "steps"] in [phase["phase"] for phase in found["phases"]]
     assert found["counts"]["windows"] > 0
+
+
+def test_the_record_counts_the_time_of_reading(run, files, tmp_path, monkeypatch):
+    read = training.read_source
+
+    def slowly(*given):
+        time.sleep(0.25)
+        return read(*given)
+
+    monkeypatch.setattr(training, "read_source", slowly)
+    code, out, _ = run("train", files / "log.csv", "--out", tmp_path / "m", *FAST, "--json")
+    assert code == 0
+    told = json.loads(out)["record"]["seconds"]
+    assert told["reading"] >= 0.25
+    assert attrec.load(tmp_path / "m").record["seconds"] == told
 
 
 def test_a_stopped_training_tells_its_profile_too(run, files, tmp_path, monkeypatch):

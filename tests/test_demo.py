@@ -45,6 +45,8 @@ def test_the_demo_does_the_main_job_and_a_second_run_reuses_it(small, monkeypatc
     assert "at last: [/i] :100: " in text
     for name in ("training.png", "attention.png", "model/manifest.json"):
         assert (small / name).stat().st_size > 100
+    seconds = attrec.load(small / "model").record["seconds"]
+    assert seconds["reading"] > 1e-3  # of two files, and not of what `fit` was given
 
     again = shown(small)
     assert "Found the model of an earlier run" in again

@@ -71,15 +71,19 @@ def run(folder: Path, screen: Console) -> None:
 
 
 def _train(interactions: Path, items: Path | None, options: Options, screen: Console) -> FitResult:
+    began = time.perf_counter()
     log = read_interactions(interactions)
     titles = None if items is None else read_item_titles(items)
+    reading = time.perf_counter() - began
     screen.print(
         f"{len(log):,} events of {log.num_users:,} users and {log.num_items:,} films; training, "
         f"preset {options.preset}\n",
         highlight=False,
     )
     with ConsoleListener(screen) as listener:
-        return fit(log, options=options, titles=titles, listener=listener)
+        result = fit(log, options=options, titles=titles, listener=listener)
+    result.recommender.record["seconds"]["reading"] += reading
+    return result
 
 
 def _saved(model: Path, options: Options, data: str) -> Recommender | None:

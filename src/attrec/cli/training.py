@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,8 +87,7 @@ def train(
         raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
     keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
-        events, known = read_source(log, items, options.data)
-        given = None if test is None else read_source(str(test), None, options.data)[0]
+        events, known, given, reading = _read(log, items, test, options.data)
     print_log(screen, events)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
@@ -101,6 +101,8 @@ def train(
                 _tell_profile(screen, timed, profile, "not finished")
             screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(wish.exit_code) from None
+    # `fit` was given what had been read, and timed next to nothing of it.
+    result.recommender.record["seconds"]["reading"] += reading
     with timed.span("saving"):
         result.recommender.save(out)
         remove_artifact(kept, CHECKPOINT)
@@ -166,8 +168,7 @@ def tune(
         remove_tuning(out)
     check_search(options, folder=out, trials=trials, seconds=seconds, search=search,
                  config_file=config, overrides=overrides)  # fmt: skip
-    events, known = read_source(log, items, options.data)
-    given = None if test is None else read_source(str(test), None, options.data)[0]
+    events, known, given, _ = _read(log, items, test, options.data)
     print_log(screen, events)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
@@ -226,6 +227,16 @@ def evaluate(
     print_evaluation(screen, found)
     if slices:
         print_slices(screen, found)
+
+
+def _read(
+    log: str, items: Path | None, test: Path | None, config: Any
+) -> tuple[Any, Any, Any, float]:
+    """Read a log, the item file and the test file where there are some; tell the seconds, too."""
+    began = time.perf_counter()
+    events, known = read_source(log, items, config)
+    given = None if test is None else read_source(str(test), None, config)[0]
+    return events, known, given, time.perf_counter() - began
 
 
 def _callbacks(tensorboard: Path | None, mlflow: str | None) -> list[Any]:
