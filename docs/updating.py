@@ -39,7 +39,7 @@ def _head() -> list[str]:
         "import attrec",
         "",
         'recommender = attrec.load("model")',
-        'found = attrec.update(recommender, attrec.read_interactions("new.csv"))',
+        'found = attrec.update(recommender, "new.csv")  # a path, a frame or a log',
         "print(found.summary)  # who and what came in",
         "recommender = found.recommender",
         "```",
@@ -69,8 +69,11 @@ def _head() -> list[str]:
         "need a training. The replays below say what that costs.",
         "",
         "One event at a time, in Python: `recommender.observe(user, item, time)` puts it into the "
-        "history, and the next list knows it; an item the model lacks waits for the next update "
-        "(`recommender.waiting`).",
+        "history, and the next list knows it. Events one by one make the histories that one update "
+        "with the same log makes, late ones too; the model's `repeats` and `duplicates` hold. An "
+        "event of an item the model lacks waits (`recommender.waiting`): `save` keeps it, and the "
+        "next update takes it in, whatever it is given besides; "
+        "`attrec.update(recommender, recommender.waiting)` takes in nothing else.",
     ]
 
 

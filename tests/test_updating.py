@@ -1,16 +1,21 @@
 """A model brought up to date: what came in, where it went, and that nobody else is touched."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import polars
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import attrec
 from attrec.config import DataConfig
 from attrec.data.cleaning import clean
 from attrec.data.interactions import InteractionLog, concatenate
 from attrec.data.sequences import Sequences
+from attrec.data.vocabulary import Vocabulary
 from attrec.errors import DataError, RequestError, UnknownIdError
 from attrec.popularity import Moment, at_moment
 from attrec.retrieval.vectors import item_keys
@@ -298,6 +303,188 @@ def test_an_event_of_an_unknown_item_waits_for_the_update(served):
         live.observe("new0", 3, BASE)
     with pytest.raises(RequestError, match="time = nan is not a finite number"):
         live.observe("new0", "i3", float("nan"))
+
+
+def test_an_event_that_waits_waits_once(served):
+    live = update(served, batch(served, size=1)).recommender
+    for _ in range(2):
+        for user, item in (("new0", "yet another"), ("stranger", "yet another"), ("new0", "more")):
+            assert not live.observe(user, item, BASE + 5e6)
+    assert len(live.waiting) == 3
+    assert not live.observe("new0", "more", BASE + 6e6)
+    found = update(live, live.waiting)
+    assert (found.summary.events, found.summary.known) == (4, 0)
+    assert events_of(found.recommender, "new0")[-3:] == ["yet another", "more", "more"]
+
+
+def test_what_waits_comes_in_with_any_log(served):
+    live = update(served, batch(served, size=1)).recommender
+    for user in ("new0", "stranger"):
+        live.observe(user, "yet another", BASE + 5e6)
+    log = InteractionLog.from_columns(
+        ["new0", "new0"], ["yet another", "i3"], [BASE + 5e6, BASE + 6e6]
+    )
+    found = update(live, log)
+    assert (found.summary.events, found.summary.known) == (3, 0)
+    assert (found.summary.users, found.summary.new_items) == (2, 1)
+    assert events_of(found.recommender, "new0")[-2:] == ["yet another", "i3"]
+    assert events_of(found.recommender, "stranger") == ["yet another"]
+    assert (len(found.recommender.waiting), len(live.waiting)) == (0, 2)
+    assert events_of(live, "new0")[-1] == "novelty"
+    assert update(found.recommender, live.waiting).summary.known == 2
+    # Nothing else needs to come; and what does not fit is refused as ever.
+    for empty in (log.take(np.zeros(0, np.int64)), InteractionLog.from_columns([], [])):
+        assert update(live, empty).summary.events == 2
+    with pytest.raises(DataError, match=r"new.csv: has no times, and the model's events have"):
+        update(live, InteractionLog.from_columns(["a"], ["i3"], source="new.csv"))
+    with pytest.raises(DataError, match=r"new.csv: its item ids are integers"):
+        update(live, InteractionLog.from_columns(["a"], [3], [BASE], source="new.csv"))
+
+
+def test_what_waits_is_saved_and_can_be_forgotten(served, tmp_path):
+    live = update(served, batch(served, size=1)).recommender
+    for user in ("new0", "stranger"):
+        live.observe(user, "yet another", BASE + 5e6)
+    live.save(tmp_path / "model")
+    loaded = attrec.load(tmp_path / "model")
+    assert list(loaded.waiting.events()) == list(live.waiting.events())
+    with pytest.raises(RequestError, match="none of the user's items is known"):
+        loaded.recommend("stranger")
+    assert update(loaded, batch(served)).summary.new_items == 1
+    attrec.forget(loaded, "stranger").recommender.save(tmp_path / "model")
+    left = attrec.load(tmp_path / "model")
+    assert [event[0] for event in left.waiting.events()] == ["new0"]
+    update(left, left.waiting).recommender.save(tmp_path / "model")
+    assert not any("waiting" in file.name for file in (tmp_path / "model").iterdir())
+
+
+def test_what_waits_without_times():
+    log = attrec.simulate("community", num_users=40, num_items=30, events_per_user=10, seed=3)
+    untimed = InteractionLog.from_columns(
+        log.user_ids[log.user_codes], log.item_ids[log.item_codes]
+    )
+    live = attrec.fit(untimed, embedding_dim=8, window_length=5, max_epochs=1).recommender
+    user, item = int(untimed.user_ids[0]), int(untimed.item_ids[0])
+    for _ in range(2):
+        assert not live.observe(user, 999, None)  # nobody can tell it from its repetition
+    assert update(live, live.waiting).summary.events == 2
+    found = update(live, InteractionLog.from_columns([user], [item]))
+    assert found.summary.events == 3
+    assert events_of(found.recommender, user)[-3:] == [item, 999, 999]
+    assert update(found.recommender, live.waiting).summary.known == 2
+
+
+EVENT = st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 6))
+ANCHOR = (9, 0, 3)
+"""An event of somebody who takes nothing more: without times no log then begins with all others."""
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model of users 0 to 3 and 9, and of items 0 to 4."""
+    users = np.repeat([0, 1, 2, 3, 9], 5)
+    items = np.add.outer(np.arange(5), np.arange(5)).ravel() % 5
+    return attrec.fit(
+        InteractionLog.from_columns(users, items, np.arange(25.0)),
+        preset="paper-sparse", embedding_dim=2, window_length=2, max_epochs=1,
+    ).recommender  # fmt: skip
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("repeats", ["keep", "first", "last"])
+@pytest.mark.parametrize("duplicates", ["drop", "keep"])
+@given(
+    first=st.lists(EVENT, max_size=8), more=st.lists(EVENT, min_size=1, max_size=12),
+    saved=st.integers(0, 12),
+)  # fmt: skip
+def test_observed_one_by_one_the_histories_are_those_of_an_update(
+    trained, timed, repeats, duplicates, first, more, saved
+):
+    def cleaned(events):
+        users, items, times = (list(column) for column in zip(*events, strict=True))
+        log = InteractionLog.from_columns(users, items, times if timed else None)
+        return clean(log, DataConfig(repeats=repeats, duplicates=duplicates))
+
+    def model():
+        known = trained.vocabulary
+        log = cleaned([*(event for event in first if event[0] in known.user_ids), ANCHOR])
+        data = replace(trained.options.data, repeats=repeats, duplicates=duplicates)
+        histories = Sequences.from_log(log, known)
+        return attrec.Recommender(
+            trained.network, known, histories, replace(trained.options, data=data)
+        )
+
+    expected, live = update(model(), cleaned(more)).recommender, model()
+    for number, (user, item, time) in enumerate(more):
+        live.observe(user, item, time if timed else None)
+        if number == saved:
+            assert live.histories.num_users == live.vocabulary.num_users
+    assert sorted(live.vocabulary.user_ids) == sorted(expected.vocabulary.user_ids)
+    for user in expected.vocabulary.user_ids.tolist():
+        assert events_and_times(live, user) == events_and_times(expected, user)
+
+
+def events_and_times(recommender, user):
+    sequences = recommender.histories
+    row = int(recommender.vocabulary.encode_users([user])[0])
+    place = slice(*sequences.histories.offsets[row : row + 2])
+    times = None if sequences.times is None else sequences.times[place].tolist()
+    return sequences.histories.values[place].tolist(), times
+
+
+def test_an_observed_event_is_read_as_a_row_is(served):
+    known = served.vocabulary.num_users
+    for user, item, time, said in [
+        ("u1", "i3", "x", "event of user 'u1': time = 'x' is not a number; give a number"),
+        ("u1", "i3", True, "time = True is not a number"),
+        ("u1", "i3", 10**400, "is not a finite number"),
+        ("u1", "i3", float("-inf"), "time = -inf is not a finite number"),
+        ("", "i3", BASE, "event of user '': the user is empty; give its id"),
+        ("u1", "", BASE, "event of user 'u1': the item is empty; give its id"),
+        ("NaN", "i3", BASE, "the user is 'NaN', which stands for none; give its id"),
+        ("u1", "a\0b", BASE, "the item holds NUL bytes"),
+    ]:
+        with pytest.raises(RequestError, match=said):
+            served.observe(user, item, time)
+    assert (served.vocabulary.num_users, len(served.waiting)) == (known, 0)
+
+
+def test_an_observed_time_in_another_unit_is_refused(trained):
+    now = 1_700_000_000
+    log = InteractionLog.from_columns([0, 1], [0, 1], [now, 7])
+    vocabulary = Vocabulary(trained.vocabulary.user_ids, trained.vocabulary.item_ids, 5)
+    live = attrec.Recommender(
+        trained.network, vocabulary, Sequences.from_log(log, vocabulary), trained.options
+    )
+    said = "time = 1700000000000 is in milliseconds where the model's events are in seconds"
+    with pytest.raises(RequestError, match=said):
+        live.observe(0, 1, now * 1000)
+    with pytest.raises(RequestError, match="give a number of seconds"):
+        live.observe(0, 1, "yesterday")
+    with pytest.raises(RequestError, match="the user 9223372036854775808 does not fit"):
+        live.observe(2**63, 1, now)
+    assert live.observe(0, 1, now) and live.observe(0, 1, np.int64(8))
+
+
+def test_an_update_reads_what_a_training_reads(tmp_path):
+    rows = {
+        "who": [n % 30 for n in range(600)],
+        "what": [(n * 7 + n // 30) % 25 for n in range(600)],
+        "when": [1000 + n for n in range(600)],
+    }
+    data = {"user": "who", "item": "what", "time": "when", "min_user_events": 5}
+    small = {"max_epochs": 1, "embedding_dim": 4, "preset": "paper-sparse", "repeats": "last"}
+    model = attrec.fit(polars.DataFrame(rows), **data, **small).recommender
+    new = polars.DataFrame({"who": [3, 77, 3], "what": [4, 99, 99], "when": [5000, 5001, 5002]})
+    new.write_csv(tmp_path / "new.csv")
+    found = attrec.update(model, new)
+    assert (found.summary.events, found.summary.new_users, found.summary.new_items) == (3, 1, 1)
+    assert events_of(found.recommender, 3)[-2:] == [4, 99]
+    assert events_of(found.recommender, 3).count(4) == 1
+    with pytest.raises(DataError, match=r"new.csv: its user ids are strings"):
+        attrec.update(model, str(tmp_path / "new.csv"))  # text files give text
+    with pytest.raises(DataError, match="there is no column 'when'"):
+        attrec.update(model, new.drop("when"))
 
 
 def test_the_command_says_who_came_in_and_what_was_left_out(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +29,7 @@ from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.live import LiveHistories
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences, last_items
-from attrec.data.vocabulary import UNKNOWN, Vocabulary, check_kind
+from attrec.data.vocabulary import UNKNOWN, Vocabulary
 from attrec.errors import ArtifactError, DeviceError, RequestError
 from attrec.explain import CatalogueMeans, Intent, Split, compare, read_intent, split_distances
 from attrec.model.additive import AdditiveNetwork
@@ -109,7 +108,7 @@ class Recommender:
         _check_fit(network, vocabulary, histories)
         self.network = network
         self.vocabulary = vocabulary
-        self._live = LiveHistories(histories)
+        self._live = LiveHistories(histories, options.data.repeats, options.data.duplicates)
         self._waiting: list[tuple[int | str, int | str, float | None]] = []
         self.options = options
         self.titles = {key: title for key, title in (titles or {}).items() if title is not None}
@@ -599,8 +598,13 @@ class Recommender:
 
     @property
     def waiting(self) -> InteractionLog:
-        """Observed events of items that the model lacks; `attrec.updating.update` takes them in."""
-        users, items, times = zip(*self._waiting, strict=True) if self._waiting else ((), (), ())
+        """Observed events of items that the model lacks, each once; as many as came without times.
+
+        The next `attrec.update` takes them in, whatever it is given besides; `save` keeps them.
+        """
+        once = self._live.has_times and self.options.data.duplicates == "drop"
+        events = list(dict.fromkeys(self._waiting)) if once else self._waiting
+        users, items, times = zip(*events, strict=True) if events else ((), (), ())
         known = times if self._live.has_times else None
         return InteractionLog.from_columns(
             list(users), list(items), known, source="the observed events"
@@ -609,24 +613,30 @@ class Recommender:
     def observe(self, user: int | str, item: int | str, time: float | None = None) -> bool:
         """Take one event in: the user's next list knows it. Nothing else changes.
 
+        One by one, events make the histories that one `attrec.update` makes of the same log: each
+        goes where its time says, and the model's ``repeats`` and ``duplicates`` hold for it.
+
         Parameters
         ----------
         user : int or str
-            Known or not; of the kind that the model's ids have.
+            Known or not; of the kind that the model's ids have. A new one is known from now on.
         item : int or str
         time : float
-            In the unit of the log, where the model's events have times; else left out.
+            In the unit of the log, where the model's events have times; else left out. Times of
+            day are seconds since 1970 in a model whose log was read from a file.
 
         Returns
         -------
         bool
-            Whether the event came in. Not where it is there already, and not where the model lacks
-            the item: such an event waits in `waiting` for the next `attrec.updating.update`.
+            Whether the event came in. Not where it is there already or ``repeats`` keeps another,
+            and not where the model lacks the item: such an event waits in `waiting` for the next
+            `attrec.update`.
 
         Raises
         ------
         RequestError
-            There is no time, or one too many, or it is not finite.
+            There is no time, or one too many, or it is no finite number, or (where its size says
+            so) in another unit than the model's; or an id is empty.
         UnknownIdError
             An id is of the other kind.
 
@@ -638,25 +648,16 @@ class Recommender:
         >>> served.observe(0, 3, time=10_000.0), served.observe(0, 3, time=10_000.0)
         (True, False)
         """
-        event = f"event of user {plain(user)!r}"
-        if self._live.has_times != (time is not None):
-            wants = "need a time" if self._live.has_times else "have no times; leave the time out"
-            raise RequestError(f"{event}: this model's events {wants}")
-        if time is not None and not math.isfinite(time):
-            raise RequestError(f"{event}: time = {time} is not a finite number; give seconds, say")
-        user, item = plain(user), plain(item)
-        check_kind(user, self.vocabulary.user_kind, "user")
-        check_kind(item, self.vocabulary.item_kind, "item")
-        (item_index,) = self.vocabulary.encode_items([item]).tolist()
-        if item_index == UNKNOWN:
-            self._waiting.append((user, item, time))
-            return False
-        (user_index,) = self.vocabulary.encode_users([user]).tolist()
+        event = self._requests.event(user, item, time)
+        user_index = event.user_index
         if user_index == UNKNOWN:
-            self.vocabulary = self.vocabulary.with_user(user)
+            self.vocabulary = self.vocabulary.with_user(event.user)
             user_index = self._live.add_user()
+        if event.item_index == UNKNOWN:
+            self._waiting.append((event.user, event.item, event.time))
+            return False
         self.__dict__.pop("_queries_of_all", None)  # the audience asks with the new history
-        return self._live.add(user_index, item_index, time)
+        return self._live.add(user_index, event.item_index, event.time)
 
     # The artifact
 
@@ -678,6 +679,8 @@ class Recommender:
     def save(self, path: str | Path) -> None:
         """Write the folder of this model, atomically; see `attrec.artifact`.
 
+        Observed events are in it, those too that wait for an update.
+
         Raises
         ------
         ArtifactError
@@ -685,7 +688,7 @@ class Recommender:
         """
         stored = StoredModel(
             self.network, self.vocabulary, self.histories, self.options, self.titles, self.record,
-            self.moment,
+            self.moment, self.waiting,
         )  # fmt: skip
         save_artifact(path, **to_artifact(stored))
 
@@ -713,7 +716,7 @@ class Recommender:
             raise DeviceError(
                 f"device {device!r} cannot be used ({str(error).splitlines()[0]}); take 'cpu'"
             ) from error
-        return cls(
+        loaded = cls(
             network,
             stored.vocabulary,
             stored.histories,
@@ -722,6 +725,9 @@ class Recommender:
             stored.record,
             stored.moment,
         )
+        if stored.waiting is not None:
+            loaded._waiting = list(stored.waiting.events())
+        return loaded
 
     # Indices in, answers out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,11 +11,12 @@ import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 
-from attrec.data.interactions import IdArray, InteractionLog
+from attrec.data.interactions import NO_IDS, IdArray, InteractionLog
 from attrec.data.live import LiveHistories
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
-from attrec.data.vocabulary import UNKNOWN, Vocabulary
+from attrec.data.units import UNITS, unit_of
+from attrec.data.vocabulary import UNKNOWN, Vocabulary, check_kind
 from attrec.errors import RequestError, UnknownIdError
 
 Ids = Sequence[Any] | IdArray
@@ -44,6 +46,25 @@ class Asked(NamedTuple):
     names: IdArray
     user_index: Indices
     histories: Ragged
+
+
+class Event(NamedTuple):
+    """What somebody took, and when.
+
+    Attributes
+    ----------
+    user, item : int or str
+        External ids.
+    time : float or None
+    user_index, item_index : int
+        -1 where it is unknown.
+    """
+
+    user: int | str
+    item: int | str
+    time: float | None
+    user_index: int
+    item_index: int
 
 
 class Limits(NamedTuple):
@@ -199,6 +220,50 @@ class RequestReader:
             )
         return index
 
+    def event(self, user: int | str, item: int | str, time: float | None) -> Event:
+        """Read an event as a row of a log is read.
+
+        Raises
+        ------
+        UnknownIdError
+            An id is of the other kind.
+        RequestError
+            There is no time, or one too many, or it is no finite number or in another unit than
+            the others; or an id is none.
+        """
+        user, item, time = plain(user), plain(item), plain(time)
+        place = f"event of user {user!r}"
+        if self.histories.has_times != (time is not None):
+            wants = "need a time" if time is None else "have no times; leave the time out"
+            raise RequestError(f"{place}: this model's events {wants}")
+        if time is not None:
+            time = self._time(place, time)
+        check_kind(user, self.vocabulary.user_kind, "user")
+        check_kind(item, self.vocabulary.item_kind, "item")
+        (user_index,) = self.vocabulary.encode_users([user]).tolist()
+        (item_index,) = self.vocabulary.encode_items([item]).tolist()
+        for name, identity, index in (("user", user, user_index), ("item", item, item_index)):
+            # An id that the model has is one, whatever it looks like.
+            fault = _fault(identity) if index == UNKNOWN else None
+            if fault:
+                raise RequestError(f"{place}: the {name} {fault}; give its id")
+        return Event(user, item, time, user_index, item_index)
+
+    def _time(self, place: str, time: Any) -> float:
+        unit = self.histories.unit
+        wanted = f"a number of {UNITS[unit]}" if unit is not None else "a number in the log's unit"
+        if isinstance(time, bool) or not isinstance(time, int | float):
+            raise RequestError(f"{place}: time = {time!r} is not a number; give {wanted}")
+        if not abs(time) <= sys.float_info.max:
+            raise RequestError(f"{place}: time = {time} is not a finite number; give {wanted}")
+        own = unit_of(time)
+        if unit is not None and own not in (None, unit):
+            raise RequestError(
+                f"{place}: time = {time:.0f} is in {UNITS[own or 0]} where the model's events are "
+                f"in {UNITS[unit]}; bring it to {UNITS[unit]}"
+            )
+        return float(time)
+
     def limits(self, k: int, exclude_seen: bool, allow: Ids | None, deny: Ids | None) -> Limits:
         """Read what a list may hold; items that the vocabulary lacks are ignored.
 
@@ -308,6 +373,15 @@ def checked_weights(weights: Sequence[float], members: Sequence[Any]) -> Floats:
 def plain(value: Any) -> Any:
     """Return a numpy scalar as the Python value it is."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _fault(identity: int | str) -> str | None:
+    """Say why this is no id, where reading a log would refuse it."""
+    if isinstance(identity, int):
+        return None if abs(identity) < 2**63 else f"{identity} does not fit into 64 bits"
+    if identity.lower() in NO_IDS:
+        return f"is {identity!r}, which stands for none" if identity else "is empty"
+    return "holds NUL bytes" if "\0" in identity else None
 
 
 def _listed(ids: Ids) -> Ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from attrec.artifact import Artifact
 from attrec.config import ModelConfig, Options
-from attrec.data.interactions import IdArray
+from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
@@ -41,6 +42,7 @@ class StoredModel:
     titles: Mapping[str, str]
     record: Mapping[str, Any]
     moment: Moment | None = None
+    waiting: InteractionLog | None = None
 
 
 def to_artifact(model: StoredModel) -> dict[str, Any]:
@@ -69,6 +71,7 @@ def to_artifact(model: StoredModel) -> dict[str, Any]:
                 "items": {"kind": vocabulary.item_kind, "ids": vocabulary.item_ids.tolist()},
             },
             "titles": dict(model.titles),
+            **_waiting_document(model.waiting),
         },
     }
 
@@ -98,6 +101,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         record = dict(artifact.summary["record"])
         found = artifact.summary.get("moment")
         moment = None if found is None else Moment(**found)
+        waiting = _waiting(artifact.documents.get("waiting"), vocabulary, histories)
     except ConfigError as error:
         raise ArtifactError(
             f"{place}: its options cannot be read by this version ({error}); retrain the model"
@@ -108,7 +112,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         ) from None
     except (TypeError, ValueError, OverflowError, AttributeError, IndexError) as error:
         raise ArtifactError(f"{place}: is damaged ({error}); retrain the model") from error
-    return StoredModel(network, vocabulary, histories, options, titles, record, moment)
+    return StoredModel(network, vocabulary, histories, options, titles, record, moment, waiting)
 
 
 def _with_architecture(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,6 +200,35 @@ def _histories(tensors: Mapping[str, torch.Tensor], vocabulary: Vocabulary) -> S
     if times is not None and (times.shape != values.shape or not np.isfinite(times).all()):
         raise ValueError("the times of the events do not fit the events")
     return Sequences(Ragged(values, offsets), times)
+
+
+def _waiting_document(waiting: InteractionLog | None) -> dict[str, Any]:
+    """Return the document ``waiting``, of a model in which observed events wait for an update."""
+    if waiting is None or len(waiting) == 0:
+        return {}
+    times = waiting.timestamps
+    return {
+        "waiting": {
+            "users": waiting.user_ids[waiting.user_codes].tolist(),
+            "items": waiting.item_ids[waiting.item_codes].tolist(),
+            "times": None if times is None else times.tolist(),
+        }
+    }
+
+
+def _waiting(
+    document: Mapping[str, Any] | None, vocabulary: Vocabulary, histories: Sequences
+) -> InteractionLog | None:
+    if document is None:
+        return None
+    users, items, times = (document[name] for name in ("users", "items", "times"))
+    users = _ids({"kind": vocabulary.user_kind, "ids": users})
+    items = _ids({"kind": vocabulary.item_kind, "ids": items})
+    if (times is None) != (histories.times is None):
+        raise ValueError("only one of the histories and the waiting events has times")
+    if times is not None and not all(type(time) is float and isfinite(time) for time in times):
+        raise ValueError("the time of a waiting event is no finite number")
+    return InteractionLog.from_columns(users, items, times, source="the observed events")
 
 
 def _times(histories: Sequences) -> dict[str, torch.Tensor]:

@@ -20,8 +20,9 @@ from attrec.data.features import ItemFeatures
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items
 from attrec.data.late import LateEvents, late_events
-from attrec.data.merging import merge_events
+from attrec.data.merging import check_times, merge_events, with_missing
 from attrec.data.ragged import Ragged
+from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
 from attrec.foldin import item_factors, predicted_keys, predicted_rows, scaled_to_share
@@ -114,17 +115,24 @@ class Updated:
     summary: UpdateSummary
 
 
-def update(recommender: Recommender, log: InteractionLog, *, items: Items | None = None) -> Updated:
+def update(
+    recommender: Recommender, log: InteractionLog | Any, *, items: Items | None = None
+) -> Updated:
     """Take new events in, without training; the given recommender stays as it is.
+
+    Events that were observed and wait for an update (`Recommender.waiting`) come in too, each once
+    also where ``log`` has it.
 
     Parameters
     ----------
     recommender : Recommender
-    log : InteractionLog
-        Read and cleaned as the training log was. Events that the model has do not come in again,
-        so that a file, or a whole log that has grown, may be given twice. Without times, where
-        nobody can tell an event from its repetition, recognised are the same file as a whole, and
-        a log that begins, for everybody, with what the model has.
+    log : InteractionLog, path or frame
+        A path or a frame is read and cleaned by the model's own options, but for the k-core, which
+        would leave little of new events. A log should be cleaned as the training log was. Events
+        that the model has do not come in again, so that a file, or a whole log that has grown, may
+        be given twice. Without times, where nobody can tell an event from its repetition,
+        recognised are the same file as a whole, and a log that begins, for everybody, with what
+        the model has.
     items : Items, optional
         Titles of new items; and their attributes, where the model has learnt from some.
 
@@ -135,16 +143,25 @@ def update(recommender: Recommender, log: InteractionLog, *, items: Items | None
     Raises
     ------
     DataError
-        Ids of another kind than the model's, or times in only one of the two.
+        Ids of another kind than the model's, times in only one of the two, or a path or a frame
+        that cannot be read.
     """
+    if not isinstance(log, InteractionLog):
+        uncut = replace(recommender.options.data, min_user_events=1, min_item_events=1)
+        log = read_interactions(log, config=uncut)
+    waiting = recommender.waiting
     before = recommender.vocabulary
     vocabulary = before.with_users_of(log).with_items_of(log)
+    vocabulary = vocabulary.with_users_of(waiting).with_items_of(waiting)
     batches = list(recommender.record.get("updates", []))
     known_files = {recommender.record.get("log_fingerprint"), *batches}
     repeated = log.timestamps is None and log.fingerprint() in known_files
+    new = log.take(np.zeros(0, np.int64)) if repeated else log
+    if len(new):
+        check_times(recommender.histories, new)
     merged = merge_events(
         recommender.histories,
-        log.take(np.zeros(0, np.int64)) if repeated else log,
+        with_missing(new, waiting),
         vocabulary,
         recommender.options.data.repeats,
     )
@@ -158,8 +175,9 @@ def update(recommender: Recommender, log: InteractionLog, *, items: Items | None
     if isinstance(network, AdditiveNetwork):
         network = at_moment(network, merged.sequences, recommender.moment)
     record = dict(recommender.record)
-    if log.timestamps is None and not repeated:
-        record["updates"] = [*batches, log.fingerprint()]
+    untimed = [each for each in (new, waiting) if len(each) and each.timestamps is None]
+    if untimed:
+        record["updates"] = list(dict.fromkeys([*batches, *(e.fingerprint() for e in untimed)]))
     users = merged.sequences.histories.row_of_value[merged.is_new]
     titles = {} if items is None else items.titles
     fresh = Recommender(
@@ -168,7 +186,7 @@ def update(recommender: Recommender, log: InteractionLog, *, items: Items | None
     )  # fmt: skip
     summary = UpdateSummary(
         events=int(merged.is_new.sum()),
-        known=len(log) if repeated else merged.known,
+        known=len(log) - len(new) + merged.known,
         late=merged.late,
         users=len(np.unique(users)),
         new_users=vocabulary.num_users - before.num_users,

@@ -85,6 +85,34 @@ def test_ids_that_come_later_in_two_lots_are_found_again():
     assert second.encode_items([10, 20, 30, 40, 50, 60]).tolist() == [2, 0, 4, 1, 3, -1]
 
 
+@pytest.mark.parametrize("names", [["b", "d", "a", "c", "x", "y"], [20, 40, 10, 30, 5, 60]])
+def test_a_user_appended_is_in_the_vocabulary_that_came_of_it_alone(names):
+    trained = Vocabulary.fit(InteractionLog.from_columns(names[:2], [1, 1]))
+    one = trained.with_user(names[2])
+    two, other = one.with_user(names[3]), one.with_user(names[4])
+    again = one.with_user(names[5]).with_user(names[3])
+    assert [v.user_ids.tolist() for v in (trained, one, two, other, again)] == [
+        names[:2], names[:3], names[:4], [*names[:3], names[4]], [*names[:3], names[5], names[3]],
+    ]  # fmt: skip
+    for vocabulary in (trained, one, two, other, again):
+        known = vocabulary.user_ids.tolist()
+        expected = [known.index(name) if name in known else -1 for name in names]
+        assert vocabulary.encode_users(names).tolist() == expected
+        assert vocabulary.encode_users(np.array(names, dtype=object)).tolist() == expected
+        assert vocabulary.decode_users(np.arange(len(known))).tolist() == known
+        assert vocabulary.num_trained_users == 2
+    wrong = [10.0, True, None, ["a"]] if names[0] == 20 else [1, None, ["a"]]
+    assert again.encode_users(wrong).tolist() == [-1] * len(wrong)
+
+
+def test_many_users_appended_one_by_one():
+    vocabulary = Vocabulary.fit(InteractionLog.from_columns([3, 1], [1, 1]))
+    for user in range(10, 3000):
+        vocabulary = vocabulary.with_user(user)
+    assert vocabulary.user_ids.tolist() == [1, 3, *range(10, 3000)]
+    assert vocabulary.encode_users(vocabulary.user_ids).tolist() == list(range(2992))
+
+
 def test_later_ids_of_another_kind_are_refused():
     vocabulary = Vocabulary.fit(InteractionLog.from_columns(["b"], [20]))
     with pytest.raises(DataError, match="bring both to one kind"):

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from attrec.config import DataConfig
-from attrec.data.interactions import CleaningStep, IdArray, InteractionLog
+from attrec.data.interactions import NO_IDS, CleaningStep, IdArray, InteractionLog
 from attrec.data.locations import damaged
 from attrec.data.sorting import stable_order
+from attrec.data.units import LARGEST_SECONDS, SMALLEST_SECONDS, UNITS
 from attrec.errors import DataError
 
 EXAMPLES = 5
@@ -29,13 +30,8 @@ _INTEGERS = re.compile(r"U?(TINYINT|SMALLINT|INTEGER|BIGINT)")
 _NUMBERS = re.compile(rf"{_INTEGERS.pattern}|U?HUGEINT|FLOAT|DOUBLE|DECIMAL.*")
 _DATES = re.compile(r"DATE|TIMESTAMP.*")
 _TEXTS = re.compile(r"VARCHAR|UUID|ENUM.*")
-_NO_ID = "lower({text}) IN ('', 'nan', 'null', 'none', '<na>')"
+_NO_ID = f"lower({{text}}) IN {NO_IDS}"
 _DAY = 86400.0
-_UNITS = {3: "milliseconds", 6: "microseconds", 9: "nanoseconds"}
-_LARGEST_SECONDS = 1e11
-"""The year 5138: a larger number is a time in a finer unit."""
-_SMALLEST_SECONDS = 1e8
-"""March 1973: smaller numbers may be counters, and say nothing of a unit."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +272,7 @@ def _no_number(db: duckdb.DuckDBPyConnection, column: str, row: int, words: str)
 
 
 _UNIT = (
-    f'CASE WHEN abs("time") < {_LARGEST_SECONDS} THEN 0 WHEN abs("time") < 1e14 THEN 3 '
+    f'CASE WHEN abs("time") < {LARGEST_SECONDS} THEN 0 WHEN abs("time") < 1e14 THEN 3 '
     'WHEN abs("time") < 1e17 THEN 6 ELSE 9 END'
 )
 
@@ -285,7 +281,7 @@ def _mixed_units(db: duckdb.DuckDBPyConnection, source: Source) -> list[tuple[in
     """Mark times that stand in another unit than most, and return the first of them."""
     if source.time is None:
         return []
-    telling = f'kept AND isfinite("time") AND abs("time") >= {_SMALLEST_SECONDS}'
+    telling = f'kept AND isfinite("time") AND abs("time") >= {SMALLEST_SECONDS}'
     units = db.execute(
         f"SELECT {_UNIT} AS unit, count(*) FROM events WHERE {telling} "
         "GROUP BY 1 ORDER BY 2 DESC, 1"
@@ -293,7 +289,6 @@ def _mixed_units(db: duckdb.DuckDBPyConnection, source: Source) -> list[tuple[in
     if len(units) < 2:
         return []
     usual = units[0][0]
-    words = {0: "seconds", **_UNITS}
     rows = db.execute(
         f'SELECT rowid, "time", {_UNIT} FROM events WHERE {telling} AND {_UNIT} <> {usual} '
         f"ORDER BY 1 LIMIT {EXAMPLES}"
@@ -303,7 +298,7 @@ def _mixed_units(db: duckdb.DuckDBPyConnection, source: Source) -> list[tuple[in
     return [
         (
             row,
-            f"timestamp {value:.0f} is in {words[unit]} where most are in {words[usual]}; "
+            f"timestamp {value:.0f} is in {UNITS[unit]} where most are in {UNITS[usual]}; "
             "bring the column to one unit",
         )
         for row, value, unit in rows
@@ -314,14 +309,14 @@ def _in_seconds(times: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64]
     """Bring times to seconds; say which unit was read, and which times cannot be."""
     sizes = np.abs(times)
     notes: list[str] = []
-    telling = sizes[sizes >= _SMALLEST_SECONDS]
+    telling = sizes[sizes >= SMALLEST_SECONDS]
     if len(telling) == 0:
         return times, notes
     largest = float(telling.max())
-    digits = next((d for d in (0, 3, 6) if largest < _LARGEST_SECONDS * 10**d), 9)
+    digits = next((d for d in (0, 3, 6) if largest < LARGEST_SECONDS * 10**d), 9)
     if digits:
         times = times / 10.0**digits
-        notes.append(f"times are in {_UNITS[digits]} since 1970; kept as seconds")
+        notes.append(f"times are in {UNITS[digits]} since 1970; kept as seconds")
     if len(telling) < len(times) / 2:
         return times, notes
     future, early = times > time.time() + _DAY, times < 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from attrec.errors import DataError
 
 IdArray = npt.NDArray[Any]
 """External ids: int64, or object holding ``str``."""
+NO_IDS = ("", "nan", "null", "none", "<na>")
+"""Texts that stand, in any case of their letters, where there is no id."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,12 @@ class InteractionLog:
             item_codes=self.item_codes[rows],
             timestamps=None if self.timestamps is None else self.timestamps[rows],
         )
+
+    def events(self) -> Iterator[tuple[int | str, int | str, float | None]]:
+        """Yield user, item and time of each event, as Python values."""
+        times = [None] * len(self) if self.timestamps is None else self.timestamps.tolist()
+        users, items = self.user_ids[self.user_codes], self.item_ids[self.item_codes]
+        return zip(users.tolist(), items.tolist(), times, strict=True)
 
     def time_order(self) -> npt.NDArray[np.int64]:
         """(E,) int64: rows by user, then time; equal times keep the order of their rows."""

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from attrec.config import Duplicates, Repeats
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
+from attrec.data.units import common_unit
 
 
 class LiveHistories:
     """Sequences, and the histories of those who took something since, kept apart.
 
     One event costs its user's history, not everybody's; `sequences` brings all together again.
+    Whatever is added, in time or late, ends as if it had come in one cleaned log to
+    `attrec.data.merging.merge_events`.
 
     Parameters
     ----------
     sequences : Sequences
         Left as they are.
+    repeats : {"keep", "first", "last"}
+        Of an item that its user has already.
+    duplicates : {"drop", "keep"}
+        Of events added that are equal in user, item and time: whether the second is the first again
+        or one more. What is there to begin with is told by its time either way: of equal events, as
+        many as are there.
     """
 
-    def __init__(self, sequences: Sequences) -> None:
+    def __init__(
+        self, sequences: Sequences, repeats: Repeats = "keep", duplicates: Duplicates = "drop"
+    ) -> None:
         self._base = sequences
+        self._repeats = repeats
+        self._duplicates = duplicates
+        self._met: dict[tuple[int, int, float], int] = {}
         self._items: dict[int, list[int]] = {}
         self._times: dict[int, list[float]] = {}
         self._num_users = sequences.num_users
@@ -38,6 +54,11 @@ class LiveHistories:
         """Whether events have times; where there is no event yet, they may."""
         return self._base.times is not None
 
+    @cached_property
+    def unit(self) -> int | None:
+        """In which unit times are, see `attrec.data.units`; None where they do not say it."""
+        return None if self._base.times is None else common_unit(self._base.times)
+
     def add_user(self) -> int:
         """Return the index of one more user, whose history is empty."""
         self._num_users += 1
@@ -49,18 +70,38 @@ class LiveHistories:
         Returns
         -------
         bool
-            False where the event is there already.
+            False where the event is there already, or another of its item is kept in its place.
         """
         items, times = self._own(user)
-        if time is None:
-            items.append(item)
-            return True
-        first, last = bisect_left(times, time), bisect_right(times, time)
-        if item in items[first:last]:
-            return False
-        items.insert(last, item)
-        times.insert(last, time)
+        place = len(items)
+        if time is not None:
+            first, place = bisect_left(times, time), bisect_right(times, time)
+            if self._is_there((user, item, time), items[first:place].count(item)):
+                return False
+        if self._repeats != "keep":
+            others = [at for at, other in enumerate(items) if other == item]
+            kept = min if self._repeats == "first" else max
+            # Of equal times the new one counts as the later: its place is behind the other's.
+            if others and (kept(others) < place) == (self._repeats == "first"):
+                return False
+            for at in reversed(others):
+                del items[at]
+                if time is not None:
+                    del times[at]
+                place -= at < place
+        items.insert(place, item)
+        if time is not None:
+            times.insert(place, time)
         return True
+
+    def _is_there(self, event: tuple[int, int, float], number: int) -> bool:
+        """Tell whether an event of which ``number`` equal ones are there is one of these."""
+        if self._duplicates == "drop":
+            return number > 0
+        met = self._met.get(event, 0)
+        if met >= number or self._repeats == "keep":
+            self._met[event] = met + 1
+        return met < number
 
     def take(self, users: npt.NDArray[np.integer]) -> Ragged:
         """Return the histories of some users, in that order."""

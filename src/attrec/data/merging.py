@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attrec.config import Repeats
-from attrec.data.interactions import InteractionLog
+from attrec.data.interactions import InteractionLog, concatenate
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
 from attrec.data.sorting import stable_order
@@ -64,13 +64,7 @@ def merge_events(
     DataError
         Only one of the two has times.
     """
-    if sequences.num_events and (sequences.times is None) != (log.timestamps is None):
-        which = "no times" if log.timestamps is None else "times"
-        raise DataError(
-            f"{log.source}: has {which}, and the model's events have "
-            f"{'none' if which == 'times' else 'times'}; give the events as the model was trained "
-            "on them, or train it again"
-        )
+    check_times(sequences, log)
     order = log.time_order()
     users = vocabulary.encode_users(log.user_ids)[log.user_codes[order]]
     items = vocabulary.encode_items(log.item_ids)[log.item_codes[order]]
@@ -101,8 +95,56 @@ def merge_events(
     return Merged(merged, is_new, known, _late(users, is_new))
 
 
+def check_times(sequences: Sequences, log: InteractionLog) -> None:
+    """Raise unless both have times or neither has.
+
+    Raises
+    ------
+    DataError
+    """
+    if sequences.num_events and (sequences.times is None) != (log.timestamps is None):
+        which = "no times" if log.timestamps is None else "times"
+        raise DataError(
+            f"{log.source}: has {which}, and the model's events have "
+            f"{'none' if which == 'times' else 'times'}; give the events as the model was trained "
+            "on them, or train it again"
+        )
+
+
+def with_missing(log: InteractionLog, more: InteractionLog) -> InteractionLog:
+    """Append the events of ``more`` that ``log`` lacks, told by their times as in `merge_events`.
+
+    Without times only an equal log is recognised, and all of any other is appended.
+
+    Raises
+    ------
+    DataError
+        The two do not fit; see `attrec.data.interactions.concatenate`.
+
+    Examples
+    --------
+    >>> log = InteractionLog.from_columns(["a", "b"], [7, 7], [1, 2])
+    >>> more = InteractionLog.from_columns(["b", "c"], [7, 7], [2, 2])
+    >>> both = with_missing(log, more)
+    >>> both.user_ids[both.user_codes].tolist()
+    ['a', 'b', 'c']
+    """
+    if len(more) == 0 or (more.timestamps is None and more.fingerprint() == log.fingerprint()):
+        return log
+    if len(log) == 0:
+        return more
+    both = concatenate(log, more)
+    if both.timestamps is None:
+        return both
+    is_more = np.arange(len(both)) >= len(log)
+    return both.take(~_repeated(both.user_codes, both.item_codes, both.timestamps, is_more))
+
+
 def _repeated(
-    users: Ints, items: Ints, times: npt.NDArray[np.float64], is_new: npt.NDArray[np.bool_]
+    users: npt.NDArray[np.integer],
+    items: npt.NDArray[np.integer],
+    times: npt.NDArray[np.float64],
+    is_new: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
     """(E,) flags: new events of which an old equal one is there."""
     order = np.lexsort((is_new, times, items, users))  # of equal events the old ones come first

@@ -67,10 +67,16 @@ class Vocabulary:
         return replace(self, user_ids=_appended(self.user_ids, new, "user", log.source))
 
     def with_user(self, user: int | str) -> Vocabulary:
-        """Append one user who is new, of the kind that the ids have."""
-        return replace(
-            self, user_ids=np.append(self.user_ids, np.array([user], self.user_ids.dtype))
-        )
+        """Append one user who is new, of the kind that the ids have; `self` stays as it is.
+
+        It costs the same however many there are: both share one table and one mapping.
+        """
+        known = self._users
+        if len(known) != self.num_users:  # another vocabulary has appended to what both share
+            known = _Ids(self.user_ids, self.num_trained_users)
+        after = replace(self, user_ids=known.append(user))
+        after.__dict__["_users"] = known
+        return after
 
     def with_items_of(self, log: InteractionLog) -> Vocabulary:
         """Append the items of ``log`` that are new; every known index stays as it is."""
@@ -100,19 +106,19 @@ class Vocabulary:
 
     def encode_users(self, ids: Sequence[Any] | IdArray) -> npt.NDArray[np.int64]:
         """(n,) int64: the index of each user id, -1 where it is unknown."""
-        return _encode_both(ids, self.user_ids, self.num_trained_users, self._late_users)
+        return self._users.encode(ids, self.num_users)
 
     def encode_items(self, ids: Sequence[Any] | IdArray) -> npt.NDArray[np.int64]:
         """(n,) int64: the index of each item id, -1 where it is unknown."""
-        return _encode_both(ids, self.item_ids, self.num_trained_items, self._late_items)
+        return self._items.encode(ids, self.num_items)
 
     @cached_property
-    def _late_users(self) -> npt.NDArray[np.int64]:
-        return np.argsort(self.user_ids[self.num_trained_users :], kind="stable")
+    def _users(self) -> _Ids:
+        return _Ids(self.user_ids, self.num_trained_users)
 
     @cached_property
-    def _late_items(self) -> npt.NDArray[np.int64]:
-        return np.argsort(self.item_ids[self.num_trained_items :], kind="stable")
+    def _items(self) -> _Ids:
+        return _Ids(self.item_ids, self.num_trained_items)
 
     def decode_users(self, index: npt.NDArray[np.integer]) -> IdArray:
         """Return the external id of each user index."""
@@ -137,6 +143,56 @@ class Vocabulary:
         return _parse(text, self.item_kind, "item")
 
 
+class _Ids:
+    """A table of ids that only grows; vocabularies that came of one another share it.
+
+    Each of them reads as much of it as is its own.
+
+    Parameters
+    ----------
+    ids : (n,) int64 or object (str)
+        Left as they are.
+    trained : int
+        How many of them, at the start, are sorted.
+    """
+
+    def __init__(self, ids: IdArray, trained: int) -> None:
+        self._room = ids
+        self._size = len(ids)
+        self._trained = trained
+        self._late = dict(zip(ids[trained:].tolist(), range(trained, len(ids)), strict=True))
+
+    def __len__(self) -> int:
+        """Return the number of ids, of all who share them."""
+        return self._size
+
+    def append(self, identity: int | str) -> IdArray:
+        """Return the table with one more id."""
+        if self._size == len(self._room):
+            room = np.empty(self._size + max(1024, self._size // 4), dtype=self._room.dtype)
+            room[: self._size] = self._room
+            self._room = room
+        self._room[self._size] = identity
+        self._late[identity] = self._size
+        self._size += 1
+        return self._room[: self._size]
+
+    def encode(self, ids: Sequence[Any] | IdArray, size: int) -> npt.NDArray[np.int64]:
+        """(n,) int64: the index of each id among the first ``size``, -1 where it is none."""
+        # A list is not left to NumPy, which would turn [7, "7"] into two equal strings.
+        values = ids if isinstance(ids, np.ndarray) else np.array([*ids, None], dtype=object)[:-1]
+        found = _encode(values, self._room[: self._trained])
+        if size > self._trained:
+            # Only of the right kind: 5.0 and True would find the integers that they equal.
+            kind, rows = _kind(self._room), np.flatnonzero(found == UNKNOWN)
+            late = [
+                self._late.get(each, UNKNOWN) if _is_of(each, kind) else UNKNOWN
+                for each in values[rows].tolist()
+            ]
+            found[rows] = np.where(np.array(late, dtype=np.int64) < size, late, UNKNOWN)
+        return found
+
+
 def check_kind(identity: int | str, kind: IdKind, name: str) -> None:
     """Raise unless an id is of this kind.
 
@@ -148,6 +204,12 @@ def check_kind(identity: int | str, kind: IdKind, name: str) -> None:
         raise UnknownIdError(
             f"{name} {identity!r}: this model's {name} ids are {kind}s; give one of that kind"
         )
+
+
+def _is_of(identity: Any, kind: IdKind) -> bool:
+    if kind == "string":
+        return isinstance(identity, str)
+    return isinstance(identity, int | np.integer) and type(identity) is not bool
 
 
 def _kind(ids: IdArray) -> IdKind:
@@ -171,21 +233,8 @@ def _appended(ids: IdArray, new: IdArray, name: str, source: str) -> IdArray:
     return both
 
 
-def _encode_both(
-    ids: Sequence[Any] | IdArray, table: IdArray, trained: int, late: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Look ``ids`` up in the sorted start of ``table``, and behind it in the order ``late``."""
-    found = _encode(ids, table[:trained])
-    if trained == len(table):
-        return found
-    place = _encode(ids, table[trained:][late])
-    return np.where(found != UNKNOWN, found, np.where(place != UNKNOWN, late[place] + trained, -1))
-
-
-def _encode(ids: Sequence[Any] | IdArray, table: IdArray) -> npt.NDArray[np.int64]:
-    """Look ``ids`` up in the sorted ``table``; a value of another kind is unknown."""
-    # A list is not left to NumPy, which would turn [7, "7"] into two equal strings.
-    values = ids if isinstance(ids, np.ndarray) else np.array([*ids, None], dtype=object)[:-1]
+def _encode(values: IdArray, table: IdArray) -> npt.NDArray[np.int64]:
+    """Look ``values`` up in the sorted ``table``; one of another kind is unknown."""
     if values.dtype.kind == "U":
         values = values.astype(object)
     if len(table) == 0 or len(values) == 0:
@@ -193,14 +242,12 @@ def _encode(ids: Sequence[Any] | IdArray, table: IdArray) -> npt.NDArray[np.int6
     of_kind = np.ones(len(values), dtype=bool)
     if table.dtype.kind in "iu":
         if values.dtype.kind not in "iu":
-            of_kind = np.array(
-                [isinstance(v, int | np.integer) and type(v) is not bool for v in values]
-            )
+            of_kind = np.array([_is_of(v, "integer") for v in values])
             values = np.array([v if ok else 0 for v, ok in zip(values, of_kind, strict=True)])
     elif values.dtype.kind in "iu":
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     else:
-        of_kind = np.array([isinstance(v, str) for v in values])
+        of_kind = np.array([_is_of(v, "string") for v in values])
         values = np.array(
             [v if ok else "" for v, ok in zip(values, of_kind, strict=True)], dtype=object
         )
