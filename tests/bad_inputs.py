@@ -92,12 +92,32 @@ def model(*arguments: str) -> Callable[[Path], list[str]]:
     return make
 
 
-def saved(folder: Path) -> Path:
+def saved(folder: Path, content: str = GOOD) -> Path:
     """Save a good model."""
-    (folder / "good.csv").write_text(GOOD)
+    (folder / "good.csv").write_text(content)
     options = {"embedding_dim": 4, "max_epochs": 1, "architecture": "paper", "init_std": 0.3}
     attrec.fit(folder / "good.csv", **options).recommender.save(folder / "model")
     return folder / "model"
+
+
+def with_commas(*arguments: str) -> Callable[[Path], list[str]]:
+    """Ask a good model of which an item is called ``[b]a,1``."""
+
+    def make(folder: Path) -> list[str]:
+        saved(folder, GOOD.replace("i1", '"[b]a,1"'))
+        return [str(folder / "model") if word == "MODEL" else word for word in arguments]
+
+    return make
+
+
+def log_of_users(text: str) -> Callable[[Path], list[str]]:
+    """Ask a good model for all users of a log."""
+
+    def make(folder: Path) -> list[str]:
+        (folder / "log.csv").write_text(text)
+        return ["recommend", str(saved(folder)), "--log", str(folder / "log.csv")]
+
+    return make
 
 
 def updated(text: str, *options: str) -> Callable[[Path], list[str]]:
@@ -295,6 +315,15 @@ CASES = [
     Case("unknown item", model("explain", "MODEL", "nothing", "--user", "u1"), "item 'nothing'"),
     Case("all items of a history unknown", model("recommend", "MODEL", "--history", "x,y"),
          "none of them is known"),
+    Case("an id that looks like markup", model("recommend", "MODEL", "[/bar]"), "user '[/bar]'"),
+    Case("an id with a comma, without quotes",
+         with_commas("recommend", "MODEL", "u1", "--deny", "[b]a,1"), "stands in double quotes"),
+    Case("a list of ids that is no CSV", model("recommend", "MODEL", "u1", "--deny", '"i1,i2'),
+         "its quotation marks are not as in CSV"),
+    Case("some users of a log unknown", log_of_users(GOOD + "new,x,1700000000\n"),
+         "1 of 9 users left out, 'new' first", 0),
+    Case("all users of a log unknown", log_of_users("user,item\nnew,x\nolder,y\n"),
+         "nobody is left of 2 users"),
     Case("k = 0", model("recommend", "MODEL", "u1", "-k", "0"), "ask for at least 1 item"),
     Case("weights of a group that cancel",
          model("recommend", "MODEL", "u1", "u2", "--together", "--weights", "1,-1"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attrec import artifact
-from attrec.artifact import MANIFEST, load_artifact, read_manifest, save_artifact
+from attrec.artifact import MANIFEST, load_artifact, read_manifest, save_artifact, write_whole
 from attrec.errors import ArtifactError
 
 
@@ -132,6 +132,23 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match=r"cannot be written \(No space left"):
         save_artifact(tmp_path / "m", **content())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_by_a_folder_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ArtifactError, match="taken: cannot be written"):
+        write_whole(tmp_path / "taken", lambda file: file.write_text("text"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_save_stopped_at_a_renaming_leaves_no_unfinished_file(tmp_path, monkeypatch):
+    def stopped(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_artifact(tmp_path / "model", **content())
+    assert list((tmp_path / "model").iterdir()) == []
 
 
 def test_what_is_something_else_is_not_touched(tmp_path):

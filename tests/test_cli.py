@@ -2,15 +2,19 @@
 
 import csv
 import json
+import re
+import time
 
 import duckdb
 import pytest
 
 import attrec
 from attrec import cli
+from attrec.cli import training
 from attrec.config import option_specs
 from attrec.data.reading import write_csv
 
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 FAST = [
     "--embedding-dim",
     "8",
@@ -61,6 +65,173 @@ def files(tmp_path_factory):
     result = attrec.fit(folder / "log.csv", titles=titles, **options)
     result.recommender.save(folder / "model")
     return folder
+
+
+MARKUP = ("Foo [/bar]", "[red]i2[/red]", ":100:", "NEW,1", '6" pipe, A', "[bold]", "i6")
+"""Item ids that Rich would take for markup or emoji, and two with commas."""
+MARKUP_USERS = ("[bold]", "[/u]", ":smile:", *(f"[red]u{n}[/red]" for n in range(5)))
+
+
+@pytest.fixture(scope="module")
+def markup(tmp_path_factory):
+    """A folder, log, titles, another's lists and a model whose names all look like markup."""
+    folder = tmp_path_factory.mktemp("cli") / "[i]work"
+    folder.mkdir()
+    rows = [
+        (user, MARKUP[(n + step) % 7], 1_700_000_000 + 60 * step)
+        for n, user in enumerate(MARKUP_USERS)
+        for step in range(4)
+    ]
+    tables = {
+        "[red]log.csv": [("user", "item", "time"), *rows],
+        "new.csv": [("user", "item", "time"), ("[/u]", "[/new]", 1_800_000_000)],
+        "titles.csv": [("item_id", "title"), *((item, f"{item} [/t]") for item in MARKUP[:4])],
+        "[bold]their.csv": [("user", "item", "rank"), *((u, MARKUP[0], 1) for u in MARKUP_USERS)],
+    }
+    for name, table in tables.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(table)
+    titles = attrec.read_item_titles(folder / "titles.csv")
+    options = {"embedding_dim": 4, "max_epochs": 1, "architecture": "paper", "init_std": 0.3}
+    result = attrec.fit(folder / "[red]log.csv", titles=titles, **options)
+    result.recommender.save(folder / "[b]model")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["recommend", "[b]model", "[bold]", "--include-seen"],
+         (*MARKUP, "Foo [/bar] [/t]", "[red]i2[/red] [/t]")),
+        (["recommend", "[b]model", "[bold]", "[/u]"], ("[bold]", "[/u]", "Foo [/bar] [/t]")),
+        (["recommend", "[b]model", "--all", "--out", "[red]all.csv"], ("[red]all.csv: ",)),
+        (["recommend", "[b]model", "[bold]", "[/u]", ":smile:", "--together", "--include-seen"],
+         ("[bold]", "[/u]", ":smile:", "Foo [/bar] [/t]")),
+        (["similar", "[b]model", "[bold]"], ("Foo [/bar] [/t]", ":100:", ":100: [/t]")),
+        (["audience", "[b]model", "[bold]", "--include-taken"], MARKUP_USERS),
+        (["explain", "[b]model", "Foo [/bar]", "--user", "[bold]", "--versus", ":100:"],
+         ("Foo [/bar] [/t] [Foo [/bar]]", ":100: [/t] [:100:]")),
+        (["info", "[b]model"], ("[b]model  (",)),
+        (["evaluate", "[b]model", "[red]log.csv", "--compare", "[bold]their.csv", "--slices"],
+         ("[bold]their.csv",)),
+        (["data", "inspect", "[red]log.csv"],
+         ("[red]log.csv: 32 events", "Next: attrec train '[red]log.csv'")),
+        (["data", "simulate", "--out", "[b]made.csv", "--users", "9"], ("'[b]made.csv'",)),
+        (["train", "[red]log.csv", "--out", "[u]trained", "--items", "titles.csv", *FAST],
+         ("[red]log.csv: 32", "Saved to [u]trained", "recommend '[u]trained' :smile:")),
+        (["update", "[b]model", "new.csv", "--out", "[u]up"], ("Saved to [u]up",)),
+        (["forget", "[b]model", "[red]u0[/red]", "--out", "[u]less"], ("Saved to [u]less",)),
+        (["report", "[b]model", "--out", "[u]page.html"], ("[u]page.html: ",)),
+        (["export", "[b]model", "--out", "[u]vectors"], ("[u]vectors: 7 items",)),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
+)  # fmt: skip
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_that_look_like_markup_are_shown_as_they_are(
+    run, markup, monkeypatch, arguments, words, terminal
+):
+    monkeypatch.chdir(markup)
+    if terminal:  # where the spinners and the bar run too
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    shown = ANSI.sub("", out)
+    for word in words:
+        assert word in shown
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [["recommend", "[/b]"], ["[/b]"]])
+def test_a_mistake_that_looks_like_markup_is_told_as_it_is(run, words):
+    code, _, err = run(*words)
+    assert code == 2
+    assert "[/b]" in err
+
+
+def listed(run, *arguments):
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    return [row["item_id"] for row in json.loads(out)]
+
+
+def test_ids_with_commas_are_named_in_quotes_as_in_csv(run, markup, monkeypatch):
+    monkeypatch.chdir(markup)
+    ask = ("recommend", "[b]model", "[bold]", "--include-seen")
+    assert set(listed(run, *ask, "--allow", '"NEW,1", i6,:100:')) == {"NEW,1", "i6", ":100:"}
+    assert set(listed(run, *ask, "--deny", '"NEW,1","6"" pipe, A"')) == (
+        set(MARKUP) - {"NEW,1", MARKUP[4]}
+    )
+    assert "NEW,1" not in listed(run, *ask[:3], "--like", '"NEW,1"')
+    history = ("recommend", "[b]model", "--history", '"NEW,1",i6')
+    assert not {"NEW,1", "i6"} & set(listed(run, *history))
+    events = run("explain", "[b]model", ":100:", "--history", '"NEW,1",i6', "--json")[1]
+    assert [event["item_id"] for event in json.loads(events)["events"]] == ["NEW,1", "i6"]
+
+
+def test_an_option_that_lists_ids_may_be_repeated(run, files):
+    again = ("--history", "3", "--history", "4,5", "--allow", "3,4", "--allow", "5,6",
+             "--include-seen")  # fmt: skip
+    once = ("--history", "3,4,5", "--allow", "3,4,5,6", "--include-seen")
+    answer = listed(run, "recommend", files / "model", *again)
+    assert answer == listed(run, "recommend", files / "model", *once)
+    assert sorted(answer) == ["3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("NEW,1", """--deny NEW,1: an id that holds a comma, as 'NEW,1' does, stands in double """
+                  """quotes; write --deny '"NEW,1"'"""),
+        ('i6,6" pipe, A', '''write --deny '"6"" pipe, A"\''''),
+        ("i6,NEW,1", """write --deny '"NEW,1"'"""),
+        ('"NEW,1', """its quotation marks are not as in CSV"""),
+        ('"NEW"1,i6', """write '"a,b",c'"""),
+    ],
+)  # fmt: skip
+def test_a_comma_without_quotes_is_told(run, markup, monkeypatch, text, words):
+    monkeypatch.chdir(markup)
+    monkeypatch.setenv("COLUMNS", "300")
+    code, _, err = run("recommend", "[b]model", "[bold]", "--deny", text)
+    assert code == 2
+    assert words in err
+
+
+def test_similar_items_within_limits(run, files):
+    ask = ("similar", files / "model", "5", "-k", 999)
+    assert len(listed(run, *ask)) == 39
+    assert set(listed(run, *ask, "--allow", "3,4,5,6", "--deny", "6")) == {"3", "4"}
+    assert set(listed(run, *ask)) - set(listed(run, *ask, "--deny", "7,8")) == {"7", "8"}
+    served = attrec.load(files / "model")
+    rows = served.similar("5", k=3, allow=["1", "2", "3", "4"], deny=["2"])
+    found = listed(run, "similar", files / "model", "5", "-k", 3, "--allow", "1,2,3,4",
+                   "--deny", "2")  # fmt: skip
+    assert found == [row.item_id for row in rows]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--out", "lists.csv"]])
+def test_users_who_are_left_out_are_told(run, files, tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.csv").write_text("user,item\na,3\na,4\nb,never\nc,heard\n")
+    code, out, err = run("recommend", files / "model", "--log", "some.csv", *form)
+    assert code == 0
+    assert "2 of 3 users left out, 'b' first: nothing is known of them" in " ".join(err.split())
+    assert "left out" not in out
+    if form == ["--json"]:
+        assert {row["user_id"] for row in json.loads(out)} == {"a"}
+    (tmp_path / "all.csv").write_text("user,item\na,3\na,4\n")
+    code, _, err = run("recommend", files / "model", "--log", "all.csv", *form)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--out", "lists.csv"]])
+def test_nobody_left_is_a_mistake(run, files, tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.csv").write_text("user,item\nb,never\nc,heard\n")
+    code, out, err = run("recommend", files / "model", "--log", "none.csv", *form)
+    assert (code, out) == (2, "")
+    assert err.startswith("attrec: none.csv: nobody is left of 2 users: nothing is known")
+    assert not (tmp_path / "lists.csv").exists()
 
 
 def test_simulate_train_recommend_explain_by_what_each_step_says_next(run, tmp_path, monkeypatch):
@@ -426,6 +597,21 @@ def test_a_profile_is_printed_and_written(run, files, tmp_path):
     found = json.loads(out)["profile"]
     assert ["training", "steps"] in [phase["phase"] for phase in found["phases"]]
     assert found["counts"]["windows"] > 0
+
+
+def test_the_record_counts_the_time_of_reading(run, files, tmp_path, monkeypatch):
+    read = training.read_source
+
+    def slowly(*given):
+        time.sleep(0.25)
+        return read(*given)
+
+    monkeypatch.setattr(training, "read_source", slowly)
+    code, out, _ = run("train", files / "log.csv", "--out", tmp_path / "m", *FAST, "--json")
+    assert code == 0
+    told = json.loads(out)["record"]["seconds"]
+    assert told["reading"] >= 0.25
+    assert attrec.load(tmp_path / "m").record["seconds"] == told
 
 
 def test_a_stopped_training_tells_its_profile_too(run, files, tmp_path, monkeypatch):

@@ -1,13 +1,13 @@
 import io
 
 import pytest
-from rich.console import Console
 
 import attrec
 from attrec import cli, demo
 from attrec.config import Options
 from attrec.data.datasets import Dataset
 from attrec.data.reading import write_csv
+from attrec.screen import verbatim_console
 
 
 @pytest.fixture
@@ -15,7 +15,10 @@ def small(monkeypatch, tmp_path):
     """A demo on a tiny log whose items carry the made-up history's titles."""
     log = attrec.simulate("mixed", num_users=40, num_items=30, events_per_user=10, seed=2)
     write_csv(log, tmp_path / "log.csv")
-    names = [*(f"{title} (1980)" for title in demo.MADE_UP_HISTORY), *map(str, range(26))]
+    names = [
+        *(f"{title} (1980)" for title in demo.MADE_UP_HISTORY),
+        *(f"[/i] :100: {n}" for n in range(26)),
+    ]
     lines = [f'{item},"{name}"' for item, name in enumerate(names)]
     (tmp_path / "titles.csv").write_text("item_id,title\n" + "\n".join(lines))
     data = Dataset("ml-100k", tmp_path / "log.csv", tmp_path / "titles.csv", "f" * 64)
@@ -26,7 +29,7 @@ def small(monkeypatch, tmp_path):
 
 
 def shown(folder):
-    screen = Console(file=io.StringIO(), width=140)
+    screen = verbatim_console(file=io.StringIO(), width=140)
     demo.run(folder, screen)
     return screen.file.getvalue()
 
@@ -39,8 +42,11 @@ def test_the_demo_does_the_main_job_and_a_second_run_reuses_it(small, monkeypatc
     ):  # fmt: skip
         assert words in text
     assert text.count("User ") == 3
+    assert "at last: [/i] :100: " in text
     for name in ("training.png", "attention.png", "model/manifest.json"):
         assert (small / name).stat().st_size > 100
+    seconds = attrec.load(small / "model").record["seconds"]
+    assert seconds["reading"] > 1e-3  # of two files, and not of what `fit` was given
 
     again = shown(small)
     assert "Found the model of an earlier run" in again

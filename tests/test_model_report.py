@@ -15,19 +15,23 @@ from hypothesis import strategies as st
 
 import attrec
 from attrec.artifact import read_manifest
+from attrec.data.interactions import InteractionLog
 from attrec.data.ragged import Ragged
 from attrec.data.reading import write_csv
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
+from attrec.erasure import forget
 from attrec.errors import ArtifactError
 from attrec.explain import attention_profile
 from attrec.model.choice import make_network
 from attrec.page import blend, catalogue, charts, page_of, people, sight, write_page
+from attrec.page.making import data_section, item_counts
 from attrec.page.markup import figure, tag
 from attrec.page.names import user_id
 from attrec.popularity import Moment, at_moment
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import item_keys
+from attrec.updating import update
 from tests.command_line import run_cli
 
 ARCHITECTURES = ["paper", "additive"]
@@ -38,6 +42,7 @@ NASTY = (
     "Fish & Chips \u2028 <b>",
     "http://example.org/film.png",
 )
+PAIR = re.compile("<dt>([^<]+)</dt><dd>([^<]+)</dd>")
 SETTINGS = (0.0, 0.01, 0.2, 0.37, 0.5, 0.83, 1.0)
 
 
@@ -64,6 +69,18 @@ def fitted(log, architecture):
 @pytest.fixture(scope="module")
 def models(log):
     return {name: fitted(log, name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def updated(models):
+    """Each model after events of two new items; of "secret" nothing is known."""
+    after = 1e12
+    log = InteractionLog.from_columns(
+        ["900", "900", "900", "901"], ["3", "5", "late", "secret"], after + np.arange(4.0)
+    )
+    found = {name: update(model, log) for name, model in models.items()}
+    assert all((each.summary.folded_in, each.summary.unplaced) == (1, 1) for each in found.values())
+    return {name: each.recommender for name, each in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +156,8 @@ def ids_of(model, users, weight):
     """The list of a weight, found without the page's mathematics."""
     names = [user_id(model, user) for user in users]
     if len(users) == 1:
+        if model.vocabulary.num_items > model.vocabulary.num_trained_items:
+            return [r.item_id for r in model.recommend(names[0], long_term_weight=weight)]
         return [r.item_id for r in under(model, weight).recommend(names[0], k=10)]
     histories = [model.vocabulary.item_ids[model.histories.histories[u]].tolist() for u in users]
     seen = {item for history in histories for item in history}
@@ -197,7 +216,7 @@ def test_data_training_and_settings_are_those_of_the_model(models, pages, name):
     assert [row[1] for row in epochs] == [f"{e['loss']:.5g}" for e in model.record["epochs"]]
     seconds = model.record["seconds"]
     drawn = re.search(r"<title>Seconds of each phase.*?</svg>", pages[name].read_text(), re.DOTALL)
-    assert re.findall(r"<title>(\w+): took", drawn[0]) == list(seconds)
+    assert re.findall(r"<title>(\w+): [\d.,]+<", drawn[0]) == list(seconds)
     assert model.record["test"]["protocol"] in page.text
     for section, title in (("model", "Model"), ("train", "Training"), ("protocol", "Protocol")):
         values = model.options.to_dict()[section]
@@ -210,6 +229,40 @@ def test_data_training_and_settings_are_those_of_the_model(models, pages, name):
     assert model.record["log_fingerprint"] in page.text
     entropy = model.record["attention"]["entropy"]
     assert f"{100 * entropy:.0f} % of the entropy" in page.text
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_counts_of_the_training_log_are_told_apart_once_events_came_in(models, updated, name):
+    model = updated[name]
+    of_log, now = model.record["counts"]["events"], model.histories.num_events
+    assert now == of_log + 4
+    pairs = dict(PAIR.findall(data_section(model, item_counts(model))))
+    assert pairs["Events of the training log"] == f"{of_log:,}"
+    assert pairs["Events of items that the model knows"] == f"{now:,}"
+    assert pairs["Items that came after the training"] == "2"
+    assert pairs["Of these items, in no list: nothing is known of them yet"] == "1"
+    tied = "Events of the training log at the same time as the one before"
+    assert pairs[tied].startswith(f"{model.record['counts']['tied_events']:,} (")
+    words = "all test figures are of the log that it was trained on"
+    assert words in Reader(page_of(model)).text
+    # Events of known users and items alone change nothing but the histories.
+    few = InteractionLog.from_columns(["3"], ["5"], [1e12])
+    more = update(models[name], few).recommender
+    gone = forget(models[name], "3").recommender
+    for changed, said in ((models[name], False), (more, True), (gone, True)):
+        section = data_section(changed, item_counts(changed))
+        assert (words in section, "Events of the training log" in section) == (said, said)
+        assert ("Events of the log" in section) is not said
+
+
+def test_models_that_do_not_tell_how_much_they_held(models, updated):
+    for model, said in ((models["paper"], False), (updated["paper"], True)):
+        record = {key: value for key, value in model.record.items() if key != "events_held"}
+        old = Recommender(
+            model.network, model.vocabulary, model.histories, model.options, record=record
+        )
+        section = data_section(old, item_counts(old))
+        assert ("Events of the training log" in section) is said
 
 
 def test_the_pictures_name_what_they_show(pages):
@@ -363,6 +416,15 @@ def test_a_page_that_cannot_be_written_is_a_sentence(models, tmp_path):
     assert "no saved model" in text
 
 
+def test_a_page_with_the_name_of_a_folder_leaves_nothing_behind(models, tmp_path):
+    models["paper"].save(tmp_path / "model")
+    (tmp_path / "folder").mkdir()
+    code, text = run_cli(tmp_path, ["report", "model", "--out", "folder"], columns=200)
+    assert code == 2
+    assert "folder: cannot be written" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "model"]
+
+
 # Exact
 
 
@@ -410,6 +472,55 @@ def test_the_examples_lists_are_the_recommenders(models, name):
             shown = model.vocabulary.item_ids[each.listed(weight)].tolist()
             assert shown == ids_of(model, each.users, weight)
     assert blend.disagreements(model, blends) == (0, 101 * len(blends))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_item_of_which_nothing_is_known_is_in_no_list_of_the_page(updated, name):
+    model = updated[name]
+    (unplaced,) = model.vocabulary.encode_items(["secret"])
+    blends = blend.blends_of(model, people.chosen_users(model))
+    for each in blends:
+        assert unplaced not in each.items
+        for weight in SETTINGS:
+            shown = model.vocabulary.item_ids[each.listed(weight)].tolist()
+            assert shown == ids_of(model, each.users, weight)
+    assert blend.disagreements(model, blends) == (0, 101 * len(blends))
+    # A page that lists it would be found out.
+    (some, *_) = blends
+    wrong = replace(
+        some,
+        items=np.append(some.items, unplaced),
+        first=np.append(some.first, 0.0),
+        second=np.append(some.second, 0.0),
+    )
+    assert blend.disagreements(model, [wrong]) == (101, 101)
+    page = page_of(model)
+    assert f"all {101 * len(blends):,} lists agreed" in page
+    data = json.loads(page.split('id="slider-data">')[1].split("</script>")[0])
+    assert "secret" not in [item for item, _ in data["items"]]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_item_of_which_nothing_is_known_is_not_on_the_map(updated, name):
+    model = updated[name]
+    placed = np.setdiff1d(
+        np.arange(model.vocabulary.num_items), model.vocabulary.encode_items(["secret"])
+    )
+    network = model.network
+    keys = network.keys() if name == "additive" else item_keys(network)
+    keys = keys.detach()[torch.as_tensor(placed)].double()
+    _, values, axes = torch.linalg.svd(keys - keys.mean(dim=0), full_matrices=False)
+    found = catalogue.plane_of(network)
+    assert found.shares == pytest.approx((values**2 / (values**2).sum())[:2].numpy(), abs=1e-6)
+    expected = ((keys - keys.mean(dim=0)) @ axes[:2].T).numpy()
+    assert np.abs(found.places[placed]) == pytest.approx(np.abs(expected), abs=1e-5)
+    assert np.isnan(found.places).sum() == 2
+    page = catalogue.catalogue_section(model, item_counts(model))
+    drawn = re.findall(r"<title>([^<]+): \d+ events</title>", page)
+    assert len(drawn) == len(placed)
+    assert "late" in drawn
+    assert "secret" not in drawn
+    assert "1 item that came after the training is not drawn" in page
 
 
 def test_a_list_that_differs_is_told(models):
@@ -514,6 +625,7 @@ def test_charts_of_hardly_anything():
     assert "<svg" in charts.line_chart("t", [charts.Line("a", [1], [0.0])], x_label="x")
     assert "<svg" in charts.intervals("t", [charts.Interval("a", 0.0, None, None)])
     assert "<svg" in charts.columns("t", ["1"], [("a", [0.0])], x_label="x")
+    assert "<svg" in charts.bars("t", ["a"], [0.0])
     assert "nan" not in charts.heat(
         "t", np.array([[np.nan, 0.5]]), ["a"], ["b", "c"], x_label="x", y_label="y"
     )
@@ -642,6 +754,34 @@ def test_no_screen_has_to_be_scrolled_sideways(browser, pages, name, width):
         "document.querySelectorAll('details').forEach((part) => { part.open = true; })"
     )
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+OVERLAPS = """
+const found = [];
+for (const drawing of document.querySelectorAll(".pictures svg")) {
+  const words = [...drawing.querySelectorAll("text")];
+  const boxes = words.map((word) => word.getBoundingClientRect());
+  const frame = drawing.getBoundingClientRect();
+  boxes.forEach((a, i) => {
+    if (a.left < frame.left - 1 || a.right > frame.right + 1) found.push(words[i].textContent);
+    boxes.slice(i + 1).forEach((b, j) => {
+      // Lines of text are higher than their letters: across, words must be apart.
+      const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (across > -1 && down > 5)
+        found.push(`${words[i].textContent} | ${words[i + 1 + j].textContent}`);
+    });
+  });
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("width", [400, 1200])
+def test_the_words_of_a_picture_stand_apart(browser, pages, name, width):
+    opened(browser, pages[name], width=width)
+    assert browser.execute_script(OVERLAPS) == []
 
 
 CONTRASTS = """

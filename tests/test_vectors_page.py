@@ -65,7 +65,7 @@ ENGINES = ("numpy", "faiss", "duckdb", "postgres")
 def test_four_engines_have_the_models_list(ran):
     names, model = ran
     expected = [a.item_id for a in model.recommend(names["user"], k=10, exclude_seen=False)]
-    for engine in ENGINES:
+    for engine in (*ENGINES, "segments"):
         assert names[f"by_{engine}"] == expected, engine
 
 

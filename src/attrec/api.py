@@ -342,6 +342,7 @@ def fit(
         epochs=[asdict(epoch) for epoch in first.run.epochs],
         seconds=_with_earlier(seconds, {"training": first.run, "retraining": last.run}),
         counts=split.counts,
+        events_held=recommender.histories.num_events,
         attention=attention,
         item_categories=[] if features is None else list(features.names),
         recent_popularity=[] if first.calibration is None else first.calibration.tried,

@@ -23,7 +23,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,7 +147,8 @@ def save_artifact(
         _flush_folder(path)
         if kind is MODEL:
             (path / PAGE).unlink(missing_ok=True)
-        _write_unfinished(path, _json_writer(manifest, indent=2)).replace(path / MANIFEST)
+        with _unfinished(path, _json_writer(manifest, indent=2)) as unfinished:
+            unfinished.replace(path / MANIFEST)
         _flush_folder(path)
         _remove_unnamed(path, {entry["name"] for entry in files.values()})
     except OSError as error:
@@ -176,7 +177,8 @@ def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
     made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_unfinished(path, lambda file: file.touch()).unlink()
+        with _unfinished(path, lambda file: file.touch()):
+            pass
         if made:
             path.rmdir()
     except OSError as error:
@@ -344,11 +346,11 @@ def _check_ours(folder: Path, kind: Kind) -> None:
 
 def _put(folder: Path, part: str, suffix: str, write: Callable[[Path], None]) -> dict[str, Any]:
     """Write one data file under the name of its content; return its manifest entry."""
-    unfinished = _write_unfinished(folder, write)
-    digest = _sha256(unfinished)
-    name = f"{part}-{digest[:16]}.{suffix}"
-    size = unfinished.stat().st_size
-    unfinished.replace(folder / name)
+    with _unfinished(folder, write) as unfinished:
+        digest = _sha256(unfinished)
+        name = f"{part}-{digest[:16]}.{suffix}"
+        size = unfinished.stat().st_size
+        unfinished.replace(folder / name)
     return {"name": name, "sha256": digest, "bytes": size}
 
 
@@ -363,7 +365,8 @@ def write_whole(file: str | Path, write: Callable[[Path], object]) -> Path:
     path = Path(file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_unfinished(path.parent, write).replace(path)
+        with _unfinished(path.parent, write) as unfinished:
+            unfinished.replace(path)
     except OSError as error:
         raise ArtifactError(
             f"{path}: cannot be written ({error.strerror or error}); choose a place that is "
@@ -372,17 +375,17 @@ def write_whole(file: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def _write_unfinished(folder: Path, write: Callable[[Path], object]) -> Path:
-    """Write a temporary file through to the disk; it is removed when writing fails."""
+@contextlib.contextmanager
+def _unfinished(folder: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+    """Write a temporary file through to the disk; it is removed unless it is moved away inside."""
     path = folder / f".attrec-{uuid.uuid4().hex}.tmp"
     try:
         write(path)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-    except BaseException:
+        yield path
+    finally:
         path.unlink(missing_ok=True)
-        raise
-    return path
 
 
 def _tensor_writer(tensors: Tensors) -> Callable[[Path], None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from attrec.api import FitResult, fit
 from attrec.config import Options
@@ -34,7 +35,7 @@ def run(folder: Path, screen: Console) -> None:
     A second run finds the model that the first one saved and only shows it again.
     """
     started = time.perf_counter()
-    screen.print("[bold]AttRec[/bold]: next-item recommendation on MovieLens 100K\n")
+    _headline(screen, "AttRec", ": next-item recommendation on MovieLens 100K\n")
     data = fetch(DATA, echo=lambda line: screen.print(line, highlight=False, style="dim"))
     options = Options.of(max_epochs=MAX_EPOCHS)
     model = folder / "model"
@@ -70,15 +71,19 @@ def run(folder: Path, screen: Console) -> None:
 
 
 def _train(interactions: Path, items: Path | None, options: Options, screen: Console) -> FitResult:
+    began = time.perf_counter()
     log = read_interactions(interactions)
     titles = None if items is None else read_item_titles(items)
+    reading = time.perf_counter() - began
     screen.print(
         f"{len(log):,} events of {log.num_users:,} users and {log.num_items:,} films; training, "
         f"preset {options.preset}\n",
         highlight=False,
     )
     with ConsoleListener(screen) as listener:
-        return fit(log, options=options, titles=titles, listener=listener)
+        result = fit(log, options=options, titles=titles, listener=listener)
+    result.recommender.record["seconds"]["reading"] += reading
+    return result
 
 
 def _saved(model: Path, options: Options, data: str) -> Recommender | None:
@@ -102,16 +107,20 @@ def _show_lists(recommender: Recommender, screen: Console) -> None:
         user = recommender.vocabulary.user_ids[index]
         last = recommender.histories.histories[index][-NAMES_SHOWN:]
         names = "; ".join(recommender.title(item) or "" for item in last)
-        screen.print(
-            f"\n[bold]User {user}[/bold], {lengths[index]} films, at last: {names}", highlight=False
-        )
+        screen.print()
+        _headline(screen, f"User {user}", f", {lengths[index]} films, at last: {names}")
         answers = recommender.recommend(user, k=LIST_LENGTH)
         print_recommendations(screen, recommender, answers, user, None)
     history = _made_up(recommender)
     names = "; ".join(recommender.titles[str(item)] for item in history)
-    screen.print(f"\n[bold]Somebody new[/bold], who took: {names}", highlight=False)
+    screen.print()
+    _headline(screen, "Somebody new", f", who took: {names}")
     answers = recommender.recommend(history=history, k=LIST_LENGTH)
     print_recommendations(screen, recommender, answers, None, history)
+
+
+def _headline(screen: Console, bold: str, rest: str) -> None:
+    screen.print(Text.assemble((bold, "bold"), rest))
 
 
 def _made_up(recommender: Recommender) -> list[int | str]:

@@ -746,11 +746,16 @@ class Recommender:
         long = long_term_width(self.network)
         return ExactIndex(keys, (long, keys.shape[1] - long))
 
+    @property
+    def answerable(self) -> npt.NDArray[np.bool_]:
+        """(M,) bool: the users of whom something is known to rank by."""
+        return self._requests.answerable(self._requests.many(None, None))
+
     @cached_property
     def _queries_of_all(self) -> tuple[Indices, torch.Tensor]:
         """The users of whom something is known, and their queries without ω."""
         asked = self._requests.many(None, None)
-        rows = np.flatnonzero(self._requests.answerable(asked))
+        rows = np.flatnonzero(self.answerable)
         keys = self._index.keys
         queries = torch.empty(len(rows), keys.shape[1], dtype=torch.float64, device=keys.device)
         for start in range(0, len(rows), _USERS_AT_ONCE):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from attrec.answers import (
     AudienceMember,
@@ -29,10 +31,24 @@ from attrec.tuning import TuneResult
 PIPE_WIDTH = 132
 
 
+def verbatim_console(**options: Any) -> Console:
+    """Return a console that prints text as it is.
+
+    Ids, titles and names of files are anybody's: Rich would take ``[red]`` for a colour, ``[/bar]``
+    for a mistake and ``:100:`` for a picture. What has a style gets it as an argument.
+    """
+    return Console(markup=False, emoji=False, **options)
+
+
 def console() -> Console:
-    """Return a console that does not cut tables in a pipe."""
-    found = Console()
-    return found if found.is_terminal else Console(width=PIPE_WIDTH)
+    """Return a verbatim console that does not cut tables in a pipe."""
+    found = verbatim_console()
+    return found if found.is_terminal else verbatim_console(width=PIPE_WIDTH)
+
+
+def busy(words: str) -> Status:
+    """Return a spinner on standard error, for a ``with`` statement; its words are verbatim too."""
+    return verbatim_console(stderr=True).status(Text(words))
 
 
 def print_evaluation(screen: Console, evaluation: Evaluation) -> None:

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from attrec.evaluation.ranking import count_places_in_passes, nearest_in_passes
 from attrec.native.library import available
-from attrec.native.ranking import Lists, Shortlist, TiledPlaces, bands, count_places
+from attrec.native.ranking import (
+    Lists,
+    Shortlist,
+    TiledPlaces,
+    bands,
+    count_places,
+    pair_distances,
+)
+from attrec.retrieval.index import pair_distances_in_passes
 
 pytestmark = pytest.mark.skipif(not available(), reason="this installation has no compiled kernels")
 DTYPES = st.sampled_from([torch.float32, torch.float64])
@@ -283,3 +291,27 @@ def test_the_number_of_threads_changes_nothing():
         torch.set_num_threads(before)
     for first, second in zip(*answers, strict=True):
         assert torch.equal(first, second)
+
+
+@given(st.lists(st.integers(0, 70), min_size=1, max_size=3), st.integers(0, 99), DTYPES)
+def test_pairs_have_the_bits_of_the_passes(blocks, seed, dtype):
+    random = np.random.default_rng(seed)
+    width = sum(blocks)
+    queries = torch.from_numpy(random.normal(size=(5, width)))
+    keys = torch.from_numpy(random.normal(size=(9, width)) * 1e3).to(dtype)
+    rows, items = (torch.from_numpy(random.integers(0, n, 40)) for n in (5, 9))
+    found = pair_distances(queries, keys, rows, items, blocks)
+    assert torch.equal(found, pair_distances_in_passes(queries, keys, rows, items, blocks))
+    apart = (queries[rows] - keys[items].double()).square().sum(dim=1)
+    assert torch.allclose(found.sum(dim=1), apart, rtol=1e-12)
+
+
+def test_pairs_that_are_not_there_are_refused():
+    queries, keys = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(4, 3)
+    for rows, items in (([2], [0]), ([-1], [0]), ([0], [4]), ([0], [-1])):
+        with pytest.raises(IndexError):
+            pair_distances(queries, keys, torch.tensor(rows), torch.tensor(items), (3,))
+    with pytest.raises(TypeError):
+        pair_distances(queries, keys, torch.tensor([0]), torch.tensor([0]), (2,))
+    none = torch.zeros(0, dtype=torch.int64)
+    assert pair_distances(queries, keys, none, none, (3,)).shape == (0, 1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
 from attrec.cli.arguments import app
 from attrec.errors import AttRecError
+from attrec.screen import verbatim_console
 
 # isort: split
 # Their order is that of the help.
@@ -30,7 +29,7 @@ def main() -> None:
     try:
         app()
     except AttRecError as error:
-        Console(stderr=True).print(f"attrec: {error}", style="red", markup=False, highlight=False)
+        verbatim_console(stderr=True).print(f"attrec: {error}", style="red", highlight=False)
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
         # The reader of the pipe (head, say) has had enough.

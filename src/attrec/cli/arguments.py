@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from attrec.data.vocabulary import UNKNOWN
+from attrec.errors import RequestError, UnknownIdError
+from attrec.screen import busy, verbatim_console
+
+if TYPE_CHECKING:
+    from attrec.data.vocabulary import Vocabulary
 
 app = typer.Typer(
     name="attrec",
@@ -38,6 +46,16 @@ Log = Annotated[
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A folder that train wrote.", show_default=False)
 ]
+COMMAS = """where an id has a comma: '"a,b",c'"""
+"""For the help of every option that lists ids."""
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="ID,ID,…", help=f"Rank only these items; {COMMAS}."),
+]
+Deny = Annotated[
+    list[str] | None,
+    typer.Option("--deny", metavar="ID,ID,…", help=f"Never rank these items; {COMMAS}."),
+]
 TestFile = Annotated[
     Path | None,
     typer.Option("--test", metavar="FILE", help="A given test file; LOG is then for training."),
@@ -52,9 +70,10 @@ def read_source(source: str, items: Path | None, config: Any) -> tuple[Any, Any]
     from attrec.data.reading import read_interactions
 
     if source in NAMES and not Path(source).exists():
-        found = fetch(source, echo=lambda line: Console(stderr=True).print(line, highlight=False))
+        screen = verbatim_console(stderr=True)
+        found = fetch(source, echo=lambda line: screen.print(line, highlight=False))
         source, items = str(found.interactions), items or found.items
-    with Console(stderr=True).status(f"reading {shown(source)} …"):
+    with busy(f"reading {shown(source)} …"):
         log = read_interactions(source, config=config)
     return log, None if items is None else read_items(items)
 
@@ -65,8 +84,54 @@ def beside(model: Path, ending: str) -> Path:
     return named.with_name(f"{named.name}.{ending}")
 
 
-def listed_ids(text: str | None, parse: Any) -> list[Any] | None:
-    return None if text is None else [parse(part.strip()) for part in text.split(",")]
+def listed_items(
+    flag: str, texts: list[str] | None, vocabulary: Vocabulary
+) -> list[int | str] | None:
+    """Read the items that an option lists; given several times, it lists those of all.
+
+    Raises
+    ------
+    RequestError
+        A text with quotation marks is no CSV.
+    UnknownIdError
+        An id is of the wrong kind, or one with a comma in it was meant and stands without quotes.
+    """
+    if not texts:
+        return None
+    found = []
+    for text in texts:
+        items = [vocabulary.parse_item(part) for part in _parts(flag, text)]
+        _check_no_comma_was_meant(flag, text, items, vocabulary)
+        found += items
+    return found
+
+
+def _parts(flag: str, text: str) -> list[str]:
+    if '"' not in text:
+        return [part.strip() for part in text.split(",")]
+    try:
+        (cells,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise RequestError(
+            f"{flag} {text}: its quotation marks are not as in CSV ({error}); "
+            f"""write '"a,b",c', and a mark inside of quotes twice"""
+        ) from error
+    return cells
+
+
+def _check_no_comma_was_meant(
+    flag: str, text: str, items: list[int | str], vocabulary: Vocabulary
+) -> None:
+    # Only where a part is no item: allow and deny ignore such parts, so nobody would be told.
+    if len(items) == 1 or (vocabulary.encode_items(items) != UNKNOWN).all():
+        return
+    for item in vocabulary.item_ids:
+        if "," in str(item) and f",{item}," in f",{text},":
+            cell = '"' + item.replace('"', '""') + '"'
+            raise UnknownIdError(
+                f"{flag} {text}: an id that holds a comma, as {item!r} does, stands in double "
+                f"quotes; write {flag} {shlex.quote(cell)}"
+            )
 
 
 def print_json(content: Any) -> None:

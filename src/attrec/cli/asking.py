@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attrec.cli.arguments import Json, Model, app, listed_ids, print_json, read_source
+from attrec.cli.arguments import (
+    COMMAS,
+    Allow,
+    Deny,
+    Json,
+    Model,
+    app,
+    listed_items,
+    print_json,
+    read_source,
+)
 from attrec.errors import RequestError
-from attrec.request import DEFAULT_STRENGTH
+from attrec.request import DEFAULT_STRENGTH, plain
 from attrec.screen import (
     console,
     print_audience,
@@ -18,6 +28,7 @@ from attrec.screen import (
     print_info,
     print_recommendations,
     print_similar,
+    verbatim_console,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ LongTermWeight = Annotated[
         "model's; for models of the paper's architecture.",
     ),
 ]  # fmt: skip
+_NO_LIST = "nothing is known of them to rank by, or no allowed item is left for them"
 
 
 @app.command()
@@ -47,19 +59,17 @@ def recommend(
         "known or not, with their histories there.", show_default=False)] = None,
     as_of_log: Annotated[bool, typer.Option("--as-of-log", help="With --log: what everybody takes "
         "at the moment is reckoned from LOG too, as if nothing later were known.")] = False,
-    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="A history given now, "
-                       "oldest first: for somebody the model has never met.")] = None,
+    history: Annotated[list[str] | None, typer.Option(metavar="ID,ID,…", help="A history given "
+        f"now, oldest first: for somebody the model has never met; {COMMAS}.")] = None,
     k: ListLength = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank what the user took "
                                                "before, too.")] = False,
-    allow: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Rank only these items.")] =
-        None,
-    deny: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Never rank these items.")] =
-        None,
-    like: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="More like these items; for "
-                    "one answer.")] = None,
-    unlike: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Less like these items; "
-                      "for one answer.")] = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    like: Annotated[list[str] | None, typer.Option(metavar="ID,ID,…", help="More like these items, "
+        f"for one answer; {COMMAS}.")] = None,
+    unlike: Annotated[list[str] | None, typer.Option(metavar="ID,ID,…", help="Less like these "
+        f"items, for one answer; {COMMAS}.")] = None,
     strength: Annotated[float, typer.Option(metavar="X", help="Weight of --like and of --unlike, "
         "where the user has 1; below 1 with --unlike.")] = DEFAULT_STRENGTH,
     long_term_weight: LongTermWeight = None,
@@ -74,22 +84,24 @@ def recommend(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Recommend to known users, to a history given now, or to everybody into a file."""
+    from attrec.data.databases import shown
+
     served = _load(model)
     vocabulary = served.vocabulary
     limits: dict[str, Any] = {
         "k": k,
         "exclude_seen": not include_seen,
-        "allow": listed_ids(allow, vocabulary.parse_item),
-        "deny": listed_ids(deny, vocabulary.parse_item),
+        "allow": listed_items("--allow", allow, vocabulary),
+        "deny": listed_items("--deny", deny, vocabulary),
         "long_term_weight": long_term_weight,
     }
     critique: dict[str, Any] = {
-        "like": listed_ids(like, vocabulary.parse_item),
-        "unlike": listed_ids(unlike, vocabulary.parse_item),
+        "like": listed_items("--like", like, vocabulary),
+        "unlike": listed_items("--unlike", unlike, vocabulary),
         "strength": strength,
     }
     asked = [vocabulary.parse_user(text) for text in users or []]
-    taken = listed_ids(history, vocabulary.parse_item)
+    taken = listed_items("--history", history, vocabulary)
     if log is not None and (asked or everybody or taken is not None):
         raise RequestError(
             "--log brings its users and histories; leave out users, --all, --history"
@@ -98,7 +110,7 @@ def recommend(
         raise RequestError("--as-of-log speaks of a log; give it with --log LOG")
     whole = everybody or log is not None or out is not None
     several = whole or together or len(asked) > 1
-    if several and (like is not None or unlike is not None):
+    if several and (like or unlike):
         raise RequestError(
             "--like and --unlike are for one answer on the screen; leave out --all, --log, --out, "
             "--together and further users"
@@ -124,6 +136,13 @@ def recommend(
         if as_of_log and given is not None:
             served = served.as_of(given)
         table = served.recommend_batch(asked or None, log=given, **limits)
+        if len(table) == 0:
+            raise RequestError(
+                f"{model if log is None else shown(log)}: nobody is left of "
+                f"{len(table.left_out):,} users: {_NO_LIST} (item ids are "
+                f"{vocabulary.item_kind}s); give users or a log with items of the model, widen "
+                "--allow or narrow --deny"
+            )
         _answer_several(table, out, for_spreadsheets=for_spreadsheets, as_json=as_json)
     else:
         user = asked[0] if asked else None
@@ -153,6 +172,14 @@ def _answer_several(
         print_json([row._asdict() for row in table.rows()])
     else:
         print_batch(console(), table)
+    left_out = len(table.left_out)
+    if left_out:
+        # Not on standard output, where JSON may be.
+        verbatim_console(stderr=True).print(
+            f"{left_out:,} of {left_out + int((table.rank == 1).sum()):,} users left out, "
+            f"{plain(table.left_out[0])!r} first: {_NO_LIST}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _answer_together(
@@ -178,8 +205,8 @@ def explain(
     model: Model,
     item: Annotated[str, typer.Argument(metavar="ITEM", help="The item to explain.")],
     user: Annotated[str | None, typer.Option(metavar="ID", help="For this user.")] = None,
-    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="For this history, oldest "
-                                                "first.")] = None,
+    history: Annotated[list[str] | None, typer.Option(metavar="ID,ID,…", help="For this history, "
+        f"oldest first; {COMMAS}.")] = None,
     versus: Annotated[str | None, typer.Option(metavar="ITEM", help="Say why ITEM stands above or "
                                                "below this one.")] = None,
     without: Annotated[bool, typer.Option("--without", help="Compute again where ITEM stands "
@@ -193,7 +220,7 @@ def explain(
     found = served.explain(
         None if user is None else vocabulary.parse_user(user),
         vocabulary.parse_item(item),
-        history=listed_ids(history, vocabulary.parse_item),
+        history=listed_items("--history", history, vocabulary),
         versus=None if versus is None else vocabulary.parse_item(versus),
         long_term_weight=long_term_weight,
         without=without,
@@ -212,12 +239,21 @@ def similar(
     sense: Annotated[str, typer.Option(metavar="next|short-term|long-term", help="What is taken "
         "after it; what its own point lies beside; what suits the same people (models of the "
         "paper's architecture only).")] = "next",
+    allow: Allow = None,
+    deny: Deny = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """List the items nearest to an item."""
     served = _load(model)
     chosen: Any = sense  # checked where it is used
-    answers = served.similar(served.vocabulary.parse_item(item), k=k, sense=chosen)
+    vocabulary = served.vocabulary
+    answers = served.similar(
+        vocabulary.parse_item(item),
+        k=k,
+        sense=chosen,
+        allow=listed_items("--allow", allow, vocabulary),
+        deny=listed_items("--deny", deny, vocabulary),
+    )
     if as_json:
         print_json([answer.to_dict() for answer in answers])
         return

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from attrec.cli.arguments import Json, app, print_json
 from attrec.errors import RequestError
 from attrec.flags import with_options
-from attrec.screen import console, print_pairs, print_plan
+from attrec.screen import busy, console, print_pairs, print_plan
 
 
 @app.command()
@@ -38,7 +37,7 @@ def doctor(
         from attrec.planning import make_plan
 
         options = Options.of(preset, config, **overrides)
-        with Console(stderr=True).status("measuring …") as status:
+        with busy("measuring …") as status:
             planned = make_plan(
                 *plan, options, tell=lambda what: status.update(f"measuring {what} …")
             )

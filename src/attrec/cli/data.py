@@ -65,8 +65,9 @@ def data_simulate(
         return
     console().print(
         f"{out}: {len(log):,} events of {log.num_users:,} users and {log.num_items:,} items\n"
-        f"Next: attrec train {out}",
+        f"Next: attrec train {shlex.quote(str(out))}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from attrec.screen import (
     print_profile,
     print_slices,
     print_tuning,
+    verbatim_console,
 )
 
 
@@ -75,7 +77,7 @@ def train(
 
     options = Options.of(preset, config, **overrides)
     timed = OFF if profile is None else Profile()
-    screen = Console(stderr=True, quiet=True) if as_json else console()
+    screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
     check_target(out)
     if fresh:
@@ -85,8 +87,7 @@ def train(
         raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
     keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
-        events, known = read_source(log, items, options.data)
-        given = None if test is None else read_source(str(test), None, options.data)[0]
+        events, known, given, reading = _read(log, items, test, options.data)
     print_log(screen, events)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
@@ -100,6 +101,8 @@ def train(
                 _tell_profile(screen, timed, profile, "not finished")
             screen.print(f"{stopped}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(wish.exit_code) from None
+    # `fit` was given what had been read, and timed next to nothing of it.
+    result.recommender.record["seconds"]["reading"] += reading
     with timed.span("saving"):
         result.recommender.save(out)
         remove_artifact(kept, CHECKPOINT)
@@ -116,10 +119,11 @@ def train(
     print_counts(screen, result)
     if profile is not None:
         _tell_profile(screen, timed, profile, result.recommender.record["step"])
-    screen.print(f"\nSaved to {out}. Next:", highlight=False)
+    screen.print(f"\nSaved to {out}. Next:", highlight=False, soft_wrap=True)
+    folder = shlex.quote(str(out))
     someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
-    screen.print(f"  attrec recommend {out} {someone}", highlight=False)
-    screen.print(f"  attrec info {out}", highlight=False)
+    screen.print(f"  attrec recommend {folder} {someone}", highlight=False, soft_wrap=True)
+    screen.print(f"  attrec info {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -159,13 +163,12 @@ def tune(
     from attrec.tuning import tune as search_on
 
     options = Options.of(preset, config, **overrides)
-    screen = Console(stderr=True, quiet=True) if as_json else console()
+    screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     if fresh:
         remove_tuning(out)
     check_search(options, folder=out, trials=trials, seconds=seconds, search=search,
                  config_file=config, overrides=overrides)  # fmt: skip
-    events, known = read_source(log, items, options.data)
-    given = None if test is None else read_source(str(test), None, options.data)[0]
+    events, known, given, _ = _read(log, items, test, options.data)
     print_log(screen, events)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
@@ -224,6 +227,16 @@ def evaluate(
     print_evaluation(screen, found)
     if slices:
         print_slices(screen, found)
+
+
+def _read(
+    log: str, items: Path | None, test: Path | None, config: Any
+) -> tuple[Any, Any, Any, float]:
+    """Read a log, the item file and the test file where there are some; tell the seconds, too."""
+    began = time.perf_counter()
+    events, known = read_source(log, items, config)
+    given = None if test is None else read_source(str(test), None, config)[0]
+    return events, known, given, time.perf_counter() - began
 
 
 def _callbacks(tensorboard: Path | None, mlflow: str | None) -> list[Any]:

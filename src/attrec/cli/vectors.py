@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from attrec.cli.arguments import Json, Model, app, print_json
-from attrec.screen import console
+from attrec.screen import busy, console
 
 
 @app.command()
@@ -30,7 +29,7 @@ def export(
     from attrec.recommender import Recommender
 
     served = Recommender.load(model)
-    with Console(stderr=True).status(f"writing {out} …"):
+    with busy(f"writing {out} …"):
         manifest = write(served, out, users=not items_only, index=index, recall=recall)
     if as_json:
         print_json(manifest)

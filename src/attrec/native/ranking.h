@@ -115,6 +115,39 @@ CLONES static int64_t NAME(bands)(const struct bands *s, int64_t first, int64_t 
     return 0;
 }
 
+/* The squared distance of each pair of a query and a key, block by block, in double: the squares are
+   halved onto each other until one is left, so a pair has the same bits wherever it is computed. */
+CLONES static int64_t NAME(pairs)(const struct pairs *s, int64_t first, int64_t last)
+{
+    double *squares = malloc((size_t)(s->D ? s->D : 1) * sizeof(double));
+    if (!squares) return 1;
+    for (int64_t p = first; p < last; p++) {
+        const double *q = s->queries + s->rows[p] * s->D;
+        const REAL *k = (const REAL *)s->keys + s->items[p] * s->D;
+        if (p + ROWS_AHEAD < last)
+            FETCH((const REAL *)s->keys + s->items[p + ROWS_AHEAD] * s->D, s->D * sizeof(REAL));
+        for (int64_t b = 0; b < s->blocks; b++) {
+            const int64_t start = b ? s->ends[b - 1] : 0;
+            int64_t length = s->ends[b] - start;
+            squares[0] = 0;
+#pragma omp simd
+            for (int64_t j = 0; j < length; j++) {
+                const double apart = q[start + j] - (double)k[start + j];
+                squares[j] = apart * apart;
+            }
+            while (length > 1) {
+                const int64_t half = (length + 1) / 2;
+#pragma omp simd
+                for (int64_t j = 0; j < length - half; j++) squares[j] += squares[half + j];
+                length = half;
+            }
+            s->out[p * s->blocks + b] = squares[0];
+        }
+    }
+    free(squares);
+    return 0;
+}
+
 /* How many of x[0 ... count - 1] are below low, and how many in low ... high. */
 static INLINE void NAME(within)(const REAL *x, int64_t count, REAL low, REAL high, int64_t *below,
                                 int64_t *inside)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from ctypes import c_double, c_int64, c_void_p
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from attrec.native.library import KINDS, address, available, loaded, threads_for
@@ -47,6 +49,13 @@ class _Bands(ctypes.Structure):
         ("roundings", c_double),
         *((name, c_void_p) for name in ("queries", "keys", "target_starts", "targets")),
         *((name, c_void_p) for name in ("low", "high")),
+    )
+
+
+class _Pairs(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("D", "blocks")),
+        *((name, c_void_p) for name in ("queries", "keys", "rows", "items", "ends", "out")),
     )
 
 
@@ -298,6 +307,56 @@ def bands(
     )
     _run("bands", keys.dtype, fields, len(queries))
     return low, high
+
+
+def pair_distances(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    items: torch.Tensor,
+    blocks: Sequence[int],
+) -> torch.Tensor:
+    """Return the squared distances, block by block, of pairs of query and key.
+
+    Parameters
+    ----------
+    queries : (B, D) float64 tensor
+    keys : (N, D) float32 or float64 tensor
+    rows, items : (P,) int64 tensors
+    blocks : sequence of int
+        How many coordinates each block has, D in all.
+
+    Returns
+    -------
+    (P, blocks) float64 tensor
+        The squares are added in the tree of `attrec.retrieval.index.pair_distances`.
+
+    Raises
+    ------
+    IndexError
+        An index is not that of a query or of a key.
+    TypeError
+        See `address`; or the widths differ.
+    """
+    width, ends = keys.shape[1], np.cumsum(blocks, dtype=np.int64)
+    if queries.shape[1] != width or len(rows) != len(items) or ends[-1] != width:
+        raise TypeError(f"no distances of {tuple(queries.shape)} to {tuple(keys.shape)}")
+    for given, count in ((rows, len(queries)), (items, len(keys))):
+        if len(given) and not (int(given.min()) >= 0 and int(given.max()) < count):
+            raise IndexError(f"indices {int(given.min())} to {int(given.max())} of {count}")
+    out = torch.empty(len(items), len(blocks), dtype=torch.float64)
+    fields = _Pairs(
+        D=width,
+        blocks=len(blocks),
+        queries=address(queries, torch.float64),
+        keys=address(keys, keys.dtype),
+        rows=address(rows, torch.int64),
+        items=address(items, torch.int64),
+        ends=ends.ctypes.data,
+        out=address(out, torch.float64),
+    )
+    _run("pairs", keys.dtype, fields, len(items))
+    return out
 
 
 def _by_tile(lists: Lists, num_items: int, width: int) -> Lists:

@@ -71,6 +71,14 @@ struct bands {
     void *low, *high;
 };
 
+struct pairs {
+    int64_t D, blocks;
+    const double *queries;
+    const void *keys;
+    const int64_t *rows, *items, *ends;
+    double *out;
+};
+
 struct spread {
     int64_t shift, tiles;
     const int64_t *starts;

@@ -14,6 +14,9 @@ a_j < a_i and b_j < b_i. So an item before which k others come at both ends is n
 k, and the page does without it; what is left, some dozens of items, gives the same lists as the
 whole catalogue does.
 
+Neither list holds what a user of the example took, nor an item that came after the training and of
+which nothing is known.
+
 The recommender ranks by keys that are rounded to float32, which moves a distance by at most
 2u ‖q − k‖ ‖k‖ ≤ 2u (‖q‖ + ‖k‖)², u = 2⁻²⁴, to first order, and two distances apart by twice as
 much. In between, (‖q‖ + ‖k‖)² is at most twice what it is at the worse end. So 8u times that is
@@ -23,10 +26,9 @@ lists, too, are made of the items that are left.
 
 from __future__ import annotations
 
-import copy
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ from attrec.model.additive import AdditiveNetwork
 from attrec.model.network import AttRecNetwork
 from attrec.recommender import Recommender
 from attrec.retrieval.index import ExactIndex
-from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
+from attrec.retrieval.vectors import bare_queries, item_keys, long_term_width, query_vectors
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -153,7 +155,7 @@ def blends_of(recommender: Recommender, users: Sequence[int], k: int = 10) -> li
 
 
 def disagreements(recommender: Recommender, blends: Sequence[Blend]) -> tuple[int, int]:
-    """Compare the examples' lists with the whole catalogue's, as the recommender ranks it.
+    """Compare the examples' lists with those that the recommender answers with.
 
     Returns
     -------
@@ -164,14 +166,13 @@ def disagreements(recommender: Recommender, blends: Sequence[Blend]) -> tuple[in
     places = np.arange(
         0, STEPS + 1, 1 if recommender.network.num_items <= _CHECKED_WHOLE else STEPS // 4
     )
-    seen = Ragged.from_lists([_seen(recommender, blend.users).tolist() for blend in blends])
-    most = max(blend.k for blend in blends)
     wrong = compared = 0
-    for weight, index, queries in _searches(recommender, blends, (places / STEPS).tolist()):
-        found = index.search(queries, most, exclude=seen).indices
-        for blend, row in zip(blends, found, strict=True):
-            compared += 1
-            wrong += not np.array_equal(row[: blend.k], blend.listed(weight))
+    for weight, answers in _answers(recommender, blends, (places / STEPS).tolist()):
+        compared += len(blends)
+        wrong += sum(
+            not np.array_equal(answer[: blend.k], blend.listed(weight))
+            for blend, answer in zip(blends, answers, strict=True)
+        )
     return wrong, compared
 
 
@@ -181,10 +182,9 @@ def _of_weight(
 ) -> tuple[Floats, Floats, float]:
     """Return a and b of every user and item, (n, N), and the largest ‖q‖ + ‖k‖."""
     histories = recommender.histories.histories.take(users)
-    long = user_vectors(network, users, histories)
-    short = query_vectors(_at_weight(network, 0.0), users, histories)[:, long.shape[1] :]
-    first, first_size = _distances(network.item_long, long)
-    second, second_size = _distances(network.item_short, short)
+    queries, width = bare_queries(network, users, histories), long_term_width(network)
+    first, first_size = _distances(network.item_long, queries[:, :width])
+    second, second_size = _distances(network.item_short, queries[:, width:])
     return first, second, max(first_size, second_size)
 
 
@@ -209,6 +209,7 @@ def _pruned(
 ) -> Blend:
     free = np.ones(len(first), dtype=bool)
     free[_seen(recommender, users)] = False
+    free[recommender.network.unplaced.cpu().numpy()] = False
     items = np.flatnonzero(free)
     k = min(k, len(items))
     if k:
@@ -227,34 +228,31 @@ def _distances(table: torch.Tensor, queries: torch.Tensor) -> tuple[Floats, floa
     return found, float(queries.norm(dim=1).max()) + longest**0.5
 
 
-def _searches(
+def _answers(
     recommender: Recommender, blends: Sequence[Blend], weights: Sequence[float]
-) -> Iterator[tuple[float, ExactIndex, torch.Tensor]]:
-    """Yield each weight, the index that ranks under it, and a query for each example."""
-    network = recommender.network
-    users = np.array([blend.users for blend in blends])
+) -> Iterator[tuple[float, Sequence[npt.NDArray[np.integer[Any]]]]]:
+    """Yield each weight, and the item indices of the recommender's list for each example."""
+    network, vocabulary = recommender.network, recommender.vocabulary
+    users, most = np.array([blend.users for blend in blends]), max(blend.k for blend in blends)
     if isinstance(network, AttRecNetwork):
-        histories = recommender.histories.histories.take(users[:, 0])
+        names = vocabulary.decode_users(users[:, 0])
         for weight in weights:
-            at = _at_weight(network, weight)
-            queries = query_vectors(at, users[:, 0], histories)
-            yield weight, ExactIndex(item_keys(at)), queries
+            table = recommender.recommend_batch(names, k=most, long_term_weight=weight)
+            items = vocabulary.encode_items(table.item_id)
+            yield weight, [items[table.user_id == name] for name in names]
         return
-    index = ExactIndex(item_keys(network))
+    # What `recommend_group` does, for all examples at once; but what either user took is left out
+    # at the ends, too.
+    index, histories = ExactIndex(item_keys(network)), recommender.histories.histories
     near, far = (
-        query_vectors(network, users[:, end], recommender.histories.histories.take(users[:, end]))
-        for end in (0, 1)
+        query_vectors(network, users[:, end], histories.take(users[:, end])) for end in (0, 1)
     )
+    seen = Ragged.from_lists([_seen(recommender, blend.users).tolist() for blend in blends])
+    unplaced = network.unplaced.cpu().numpy()
     for weight in weights:
         # w ‖q′ − k‖² + (1 − w) ‖q − k‖² = ‖w q′ + (1 − w) q − k‖² and what k does not change.
-        yield weight, index, weight * far + (1.0 - weight) * near
-
-
-def _at_weight(network: AttRecNetwork, weight: float) -> AttRecNetwork:
-    """Return the same tables under another ω."""
-    other = copy.copy(network)
-    other.config = replace(network.config, long_term_weight=weight)
-    return other
+        queries = weight * far + (1.0 - weight) * near
+        yield weight, list(index.search(queries, most, exclude=seen, deny=unplaced).indices)
 
 
 def _seen(recommender: Recommender, users: Sequence[int]) -> Indices:

@@ -32,7 +32,7 @@ class Plane:
     Attributes
     ----------
     places : (N, 2) float64
-        Of every item.
+        Of every item; NaN where nothing is known of it.
     shares : (2,) float64
         Of the variance of the keys, along either direction.
     """
@@ -43,11 +43,16 @@ class Plane:
 
 @torch.no_grad()
 def plane_of(network: Network) -> Plane:
-    """Find the plane of the largest variance, over all items.
+    """Find the plane of the largest variance, over all items of which something is known.
 
     Offsets of the distances are left out: they say how popular an item is, not what it is like.
     """
     keys = network.keys() if isinstance(network, AdditiveNetwork) else item_keys(network)
+    unplaced = network.unplaced
+    if len(unplaced):  # their keys are 0, and no item is there
+        known = torch.ones(len(keys), dtype=torch.bool, device=keys.device)
+        known[unplaced] = False
+        keys = keys[known]
     blocks = [slice(a, a + _ROWS_AT_ONCE) for a in range(0, len(keys), _ROWS_AT_ONCE)]
     centre = sum(keys[b].double().sum(dim=0) for b in blocks) / max(1, len(keys))
     width = keys.shape[1]
@@ -61,6 +66,10 @@ def plane_of(network: Network) -> Plane:
     largest = axes.gather(0, axes.abs().argmax(dim=0)[None])
     axes = axes * torch.where(largest < 0, -1.0, 1.0)
     places = torch.cat([(keys[b].double() - centre) @ axes for b in blocks])
+    if len(unplaced):
+        everywhere = places.new_full((len(known), 2), torch.nan)
+        everywhere[known] = places
+        places = everywhere
     shares = values[[-1, -2]].clamp(min=0) / values.clamp(min=0).sum().clamp(min=1e-300)
     return Plane(places.cpu().numpy(), shares.cpu().numpy())
 
@@ -117,17 +126,25 @@ def catalogue_section(recommender: Recommender, counts: npt.NDArray[np.int64]) -
         Events of each item.
     """
     plane = plane_of(recommender.network)
-    drawn = points_to_draw(counts)
+    placed = np.flatnonzero(~np.isnan(plane.places[:, 0]))
+    drawn = placed[points_to_draw(counts[placed])]
     sample = (
-        f" Of {count(len(counts))} items the {count(MOST_POINTS // 2)} most popular and a sample "
+        f" Of {count(len(placed))} items the {count(MOST_POINTS // 2)} most popular and a sample "
         f"of {count(MOST_POINTS - MOST_POINTS // 2)} others are drawn."
-        if len(drawn) < len(counts)
+        if len(drawn) < len(placed)
         else ""
     )
+    missing = len(counts) - len(placed)
+    if missing:
+        sample += (
+            f" {count(missing)} item{'s' * (missing != 1)} that came after the training "
+            f"{'are' if missing != 1 else 'is'} not drawn: nothing is known of "
+            f"{'them' if missing != 1 else 'it'} yet."
+        )
     words = paragraph(
         "Every point is an item, its size how often it was taken. Near points are near for the "
         "model: a person who is close to one is close to the other. The picture is the plane in "
-        f"which the {recommender.network.num_items:,} keys differ most; it holds "
+        f"which the {len(placed):,} keys differ most; it holds "
         f"{percent(float(plane.shares.sum()))} of their variance, so what is far apart here is far "
         f"apart, and what is close may still differ in directions that are not drawn.{sample}"
     )

@@ -207,6 +207,28 @@ def columns(
     return picture(title, axes, *drawn, *labels, legend=named)
 
 
+def bars(
+    title: str, names: Sequence[str], values: Sequence[float], *, write: Write = short
+) -> Html:
+    """Draw a bar for each name, one above the other, with its value written at its end."""
+    words = [write(value) for value in values]
+    left = 12 + _LETTER * max(map(len, names))
+    room = 8 + _LETTER * max(map(len, words))
+    height = _TOP + _ROW * len(names)
+    x = Scale(0.0, max(values) or 1.0, left, WIDTH - _RIGHT - room)
+    drawn = []
+    for place, (name, value, word) in enumerate(zip(names, values, words, strict=True)):
+        y = _TOP + _ROW * (place + 0.5)
+        drawn += [
+            tag("text", name, x=left - 8, y=y + 4, class_="end"),
+            tag("rect", tag("title", f"{name}: {word}"), x=left, y=y - 7,
+                width=max(0.5, x(value) - left), height=14.0, class_="bar c0"),
+            tag("text", word, x=max(left + 0.5, x(value)) + 6, y=y + 4),
+        ]  # fmt: skip
+    axis = tag("line", x1=left, x2=left, y1=float(_TOP), y2=float(height), class_="axis")
+    return picture(title, *drawn, axis, height=height + 4)
+
+
 class Interval(NamedTuple):
     """A figure with its interval; both ends None where it has none."""
 

@@ -15,7 +15,7 @@ import torch
 
 from attrec.artifact import FORMAT_VERSION, attrec_version
 from attrec.config import OptionSpec, option_specs
-from attrec.page.charts import Line, columns, histogram, line_chart
+from attrec.page.charts import Line, bars, columns, histogram, line_chart
 from attrec.page.markup import (
     Html,
     count,
@@ -35,6 +35,11 @@ _FIRST_DAY, _LAST_DAY = 1e8, 1e10
 """Smaller numbers may be counters, larger ones milliseconds: no dates are shown for them."""
 _NUMBERS = re.compile(r"\[[\s\d.,e+\-nul]+\]")
 """Lists of numbers in JSON: written on one line."""
+_AFTERWARDS = (
+    "The model was changed after its training: events came in, or were forgotten. Its users, items "
+    "and histories are shown as they are now; what is said to be of the training log, what "
+    "cleaning took out, and all test figures are of the log that it was trained on."
+)
 _SECTIONS = {
     "model": "Model",
     "train": "Training",
@@ -56,27 +61,30 @@ def data_section(recommender: Recommender, counts: npt.NDArray[np.int64]) -> Htm
     lengths, told = histories.lengths, record.get("counts", {})
     pairs = histories.row_of_value * max(1, len(counts)) + histories.values
     repeats = 1 - len(np.unique(pairs)) / max(1, len(pairs))
+    changed = _changed(recommender)
+    of_log = " of the training log" if changed else ""
     rows: list[tuple[Any, Any]] = [
         ("Users", count(recommender.vocabulary.num_users)),
         ("Items", count(recommender.vocabulary.num_items)),
-        *([("Events of the log", count(told["events"]))] if "events" in told else []),
+        *([(f"Events{of_log or ' of the log'}", count(told["events"]))]
+          if "events" in told else []),
         ("Events of items that the model knows", count(recommender.histories.num_events)),
         ("Events of a user", f"{_spread(lengths)}"),
         ("Events of an item", f"{_spread(counts)}"),
         ("Events that repeat an item of the user", percent(repeats)),
-    ]
+    ]  # fmt: skip
     span = _span(recommender.histories.times)
     if span:
         rows.append(("Time", span))
     if "tied_events" in told and told.get("events"):
         tied = told["tied_events"]
         rows.append(
-            ("Events at the same time as the one before",
+            (f"Events{of_log} at the same time as the one before",
              f"{count(tied)} ({percent(tied / told['events'])})")
         )  # fmt: skip
     if "last_item_tie_dependent_share" in told:
         rows.append(
-            ("Users whose last item depends on the order of rows",
+            (f"Users{of_log} whose last item depends on the order of rows",
              percent(told["last_item_tie_dependent_share"]))
         )  # fmt: skip
     vocabulary = recommender.vocabulary
@@ -86,6 +94,9 @@ def data_section(recommender: Recommender, counts: npt.NDArray[np.int64]) -> Htm
     ):
         if late:
             rows.append((f"{what} that came after the training", count(late)))
+    unplaced = len(recommender.network.unplaced)
+    if unplaced:
+        rows.append(("Of these items, in no list: nothing is known of them yet", count(unplaced)))
     pictures = []
     if len(histories.values):
         pictures = [
@@ -93,8 +104,30 @@ def data_section(recommender: Recommender, counts: npt.NDArray[np.int64]) -> Htm
             _popularity(counts),
         ]
     return together(
-        [definitions(rows), tag("div", *pictures, class_="pictures"), _cleaning(record)]
+        [
+            paragraph(_AFTERWARDS) if changed else "",
+            definitions(rows),
+            tag("div", *pictures, class_="pictures"),
+            _cleaning(record),
+        ]
     )
+
+
+def _changed(recommender: Recommender) -> bool:
+    """Answer whether events came in, or went, since the training.
+
+    Of models of before 2026-11-26, which do not tell how many events they held, some that were
+    changed look as they were.
+    """
+    record, vocabulary = recommender.record, recommender.vocabulary
+    held, events = record.get("events_held"), recommender.histories.num_events
+    if held is None:
+        return (
+            vocabulary.num_items > vocabulary.num_trained_items
+            or "updates" in record
+            or events > record.get("counts", {}).get("events", events)
+        )
+    return bool(held != events)
 
 
 def _spread(values: npt.NDArray[np.int64]) -> str:
@@ -211,7 +244,7 @@ def _phases(record: Mapping[str, Any]) -> list[Html]:
     if not seconds:
         return []
     title = f"Seconds of each phase, {_seconds(sum(seconds.values()))} in all"
-    return [columns(title, list(seconds), [("took", list(seconds.values()))], x_label="phase")]
+    return [bars(title, list(seconds), list(seconds.values()), write=_precisely)]
 
 
 def _of_moment(recommender: Recommender) -> str:
@@ -223,6 +256,13 @@ def _of_moment(recommender: Recommender) -> str:
     if moment is None:
         return f"{words}; none was better than leaving it out."
     return f"{words}, and chose one whose half-life is {moment.half_life:,.0f} events."
+
+
+def _precisely(seconds: float) -> str:
+    """Write seconds of any size: 0.003, 0.42, 3.1, 1,250."""
+    if seconds < 0.1:
+        return f"{seconds:.3f}"
+    return f"{seconds:.2f}" if seconds < 1 else f"{seconds:,.{1 if seconds < 100 else 0}f}"
 
 
 def _seconds(value: float) -> str:

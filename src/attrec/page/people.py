@@ -37,10 +37,7 @@ def chosen_users(recommender: Recommender, most: int = SHOWN_USERS) -> list[int]
         User indices, by the length of the history, ties by index.
     """
     lengths = recommender.histories.histories.lengths
-    answerable = (lengths > 0) | (
-        np.arange(len(lengths)) < recommender.vocabulary.num_trained_users
-    )
-    users = np.flatnonzero(answerable)
+    users = np.flatnonzero(recommender.answerable)
     users = users[np.argsort(lengths[users], kind="stable")]
     if len(users) == 0:
         return []

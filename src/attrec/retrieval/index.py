@@ -11,6 +11,7 @@ import torch
 
 from attrec.data.ragged import Ragged
 from attrec.errors import RequestError
+from attrec.native import ranking as native
 from attrec.native.ranking import Shortlist, readable
 
 _BUDGET = 1 << 23
@@ -490,6 +491,21 @@ def pair_distances(
 
     As `block_distances`; ``rows`` and ``items`` are (P,) int64, the answer (P, blocks) float64.
     """
+    if readable(keys) and keys.is_contiguous():
+        return native.pair_distances(
+            queries.contiguous(), keys, rows.contiguous(), items.contiguous(), blocks
+        )
+    return pair_distances_in_passes(queries, keys, rows, items, blocks)
+
+
+def pair_distances_in_passes(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    items: torch.Tensor,
+    blocks: Sequence[int],
+) -> torch.Tensor:
+    """Do as `pair_distances` with PyTorch's operators, on any device, to the same bits."""
     result = torch.empty(len(items), len(blocks), dtype=torch.float64, device=queries.device)
     step = max(1, _BUDGET // max(1, keys.shape[1]))
     for start in range(0, len(items), step):
