@@ -101,6 +101,7 @@ class ExactIndex:
                 "norm_clipping or a smaller learning_rate"
             )
         self._squared_norms = squared
+        self._whole: tuple[tuple[tuple[float, ...], float], _Scope] | None = None
         self._largest_norm = float(plain.max().sqrt()) if len(keys) else 0.0
 
     def __len__(self) -> int:
@@ -147,7 +148,7 @@ class ExactIndex:
         if k < 1:
             raise RequestError(f"k = {k}: ask for at least 1 item")
         queries = self._checked(queries)
-        scope = _Scope(self, self._weights(weights), allow, deny)
+        scope = self._scope(weights, allow, deny)
         if scope.size == 0:
             return _nothing(len(queries), k)
         return self._search(queries, k, min(k + _MARGIN, scope.size), scope, exclude)
@@ -184,7 +185,7 @@ class ExactIndex:
             As in `search`.
         """
         queries = self._checked(queries)
-        scope = _Scope(self, self._weights(weights), None, deny)
+        scope = self._scope(weights, None, deny)
         before = np.zeros(len(queries), dtype=np.int64)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             rows = np.arange(start, min(start + _QUERIES_AT_ONCE, len(queries)))
@@ -222,6 +223,21 @@ class ExactIndex:
                 "weight from 0 to 1"
             )
         return chosen
+
+    def _scope(
+        self,
+        weights: Sequence[float] | None,
+        allow: npt.ArrayLike | None,
+        deny: npt.ArrayLike | None,
+    ) -> _Scope:
+        chosen = self._weights(weights)
+        if allow is not None or len(_as_indices(deny)):
+            return _Scope(self, chosen, allow, deny)
+        # A pass over all keys' norms is a fifth of a single query: the last whole scope is kept.
+        key, kept = (chosen, _unit_roundoff()), self._whole
+        if kept is None or kept[0] != key:
+            kept = self._whole = (key, _Scope(self, chosen, None, None))
+        return kept[1]
 
     def _search(
         self, queries: torch.Tensor, k: int, width: int, scope: _Scope, exclude: Ragged | None
