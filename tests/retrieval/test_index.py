@@ -256,6 +256,19 @@ def test_the_bound_never_exceeds_the_true_distance(d, seed, size, weight):
     assert (bounds <= weight * apart[:, :, 0] + (1.0 - weight) * apart[:, :, 1]).all()
 
 
+def test_one_index_answers_each_weight_as_a_new_index_would():
+    generator = torch.Generator().manual_seed(3)
+    keys = torch.randn(400, 12, generator=generator)
+    queries = torch.randn(7, 12, generator=generator).double()
+    index = ExactIndex(keys, (5, 7))
+    for weights in ((1.0, 1.0), (0.2, 0.8), (0.0, 1.0), (0.2, 0.8), (1.0, 1.0)):
+        for deny in (None, [3, 5]):
+            found = index.search(queries, 9, weights=weights, deny=deny)
+            fresh = ExactIndex(keys, (5, 7)).search(queries, 9, weights=weights, deny=deny)
+            assert np.array_equal(found.indices, fresh.indices)
+            assert np.array_equal(found.distances, fresh.distances)
+
+
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_reduced_matmul_precision_is_known_to_the_bound(precision):
     keys = torch.randn(300, 64, generator=torch.Generator().manual_seed(1))
