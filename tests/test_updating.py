@@ -192,6 +192,9 @@ def test_updated_models_are_saved_and_updated_again(served, tmp_path):
 def test_an_item_of_which_nothing_is_known_is_in_no_list(served):
     found = update(served, InteractionLog.from_columns(["later"], ["secret"], [BASE + 3e6]))
     assert (found.summary.unplaced, found.summary.unplaced_ids) == (1, ("secret",))
+    some = served.vocabulary.user_ids[0]
+    before, after = (r.explain(some, "i7", versus="i8") for r in (served, found.recommender))
+    assert [e.pull for e in after.events] == pytest.approx([e.pull for e in before.events])
     with pytest.raises(RequestError, match="nothing is known of it yet"):
         found.recommender.explain(served.vocabulary.user_ids[0], "secret")
     with pytest.raises(RequestError, match="nothing is known of it yet"):

@@ -48,6 +48,8 @@ _FEWEST_ITEMS = 3
 class CatalogueMeans:
     """What pulls need to know of the average item; computed once per network.
 
+    Items that nothing is known of have no vectors to average.
+
     Attributes
     ----------
     short, short_square, long, long_square : (d,) float64
@@ -67,11 +69,18 @@ class CatalogueMeans:
     @torch.no_grad()
     def of(cls, network: Network) -> CatalogueMeans:
         """Take the means over the tables of ``network``, by blocks of rows."""
+        placed = torch.ones(network.num_items, dtype=torch.bool, device=network.unplaced.device)
+        placed[network.unplaced] = False
+        every = bool(placed.all())
         if isinstance(network, AdditiveNetwork):
             none = np.zeros(0)
-            keys = network.keys(dtype=torch.float64)
-            return cls(*_means(keys), none, none, float(network.offset.sum()) / max(1, len(keys)))
-        return cls(*_means(network.item_short), *_means(network.item_long))
+            rows = None if every else placed.nonzero()[:, 0]
+            keys = network.keys(rows, dtype=torch.float64)
+            offset = float(network.offset[placed].sum()) / max(1, len(keys))
+            return cls(*_means(keys), none, none, offset)
+        tables = (network.item_short, network.item_long)
+        short, long = tables if every else (table[placed] for table in tables)
+        return cls(*_means(short), *_means(long))
 
 
 @dataclass(frozen=True, eq=False)
