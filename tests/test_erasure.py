@@ -308,6 +308,8 @@ def test_users_that_are_not_there(served, tmp_path):
         forget(served, ["u1", "v", "w"])
     with pytest.raises(RequestError, match="at least one user"):
         forget(served, [])
+    with pytest.raises(RequestError, match="None is no user and no list of users"):
+        forget(served, None)
 
 
 def test_another_folder_and_what_lies_beside(trained, tmp_path):

@@ -253,3 +253,15 @@ def test_the_command_says_what_it_wrote(one, tmp_path):
     code, text = run_cli(tmp_path, ["export", "model", "--out", "model"], columns=200)
     assert code == 2
     assert "no export of vectors" in text
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    log = attrec.simulate("community", num_users=20, num_items=20, events_per_user=8, seed=1)
+    model = attrec.fit(log, preset="paper-sparse", max_epochs=1, embedding_dim=4).recommender
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for place in (".", "..", tmp_path / "a"):
+        with pytest.raises(ArtifactError, match="is the folder you are in"):
+            export(model, place)
+    export(model, "vectors")
+    assert (tmp_path / "a" / "b" / "vectors" / "items.npy").exists()

@@ -155,6 +155,8 @@ def forget(
     """
     vocabulary, sequences = recommender.vocabulary, recommender.histories
     names = [users] if isinstance(users, int | str) else users
+    if not hasattr(names, "__len__"):
+        raise RequestError(f"{users!r} is no user and no list of users; name whom to forget")
     going = _known(recommender, names)
     staying = np.setdiff1d(np.arange(vocabulary.num_users), going)
     lone = _taken_by_nobody_else(sequences, going)

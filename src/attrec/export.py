@@ -314,9 +314,14 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 def _check_target(folder: Path) -> None:
-    """Refuse a place that holds something that `export` did not write."""
+    """Refuse a place that holds something that `export` did not write, or that one is in."""
     if not folder.exists():
         return
+    if Path.cwd().resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(
+            f"{folder}: is the folder you are in, and an export replaces its folder as a whole; "
+            "name another, such as vectors"
+        )
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; give a folder for the vectors")
     names = {entry.name for entry in folder.iterdir()}
