@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import click
 import typer
+from benchmarks.accuracy import run as accuracy
 from benchmarks.peers.rows import published
 from tests.bad_inputs import CASES, run
 from tests.messy import transcript
@@ -132,10 +133,19 @@ def accuracy_page() -> str:
             f"best epochs {', '.join(map(str, cost['epochs']))}; "
             f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread "
             f"of {row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
-            f"Again: `make bench-accuracy ROW=\"--again {row['row']}\"`.",
+            f"{_behind(row)}Again: `make bench-accuracy ROW=\"--again {row['row']}\"`.",
             "",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _behind(row: dict[str, Any]) -> str:
+    """Tell of a row that was measured before its options became what they are."""
+    changed = accuracy.changed_options(row)
+    if not changed:
+        return ""
+    told = ", ".join(f"`{name}` {then} (now {now})" for name, (then, now) in changed.items())
+    return f"Measured before the options were what they are: {told}. "
 
 
 def _accuracy_summary(found: list[dict[str, Any]]) -> list[str]:
@@ -151,7 +161,8 @@ def _accuracy_summary(found: list[dict[str, Any]]) -> list[str]:
             for system in ("attrec", "attrec, not retrained")
             for metric in ("hit_rate@10", "ndcg@10")
         ]
-        lines.append(f"| {split} | {preset}, {len(row['seeds'])} | {' | '.join(cells)} |")
+        behind = "".join(f", {name} {then}" for name, (then, _) in accuracy.changed_options(row).items())
+        lines.append(f"| {split} | {preset}, {len(row['seeds'])}{behind} | {' | '.join(cells)} |")
     for split in dict.fromkeys(row["row"].rsplit(".", 1)[0] for row in found):
         for each in published(split):
             figures = f"{each['hit_rate@10']:.4f} | {each['ndcg@10']:.4f}"

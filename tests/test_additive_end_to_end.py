@@ -146,7 +146,9 @@ def test_the_retraining_goes_on_from_the_best_state(log, result):
     first = train_on(split.train, Options.of(**options), validate_on=split)
     hardly = Options.of(**{**options, "learning_rate": 1e-12, "weight_decay": 0.0})
     on = retrain_on(split, first, hardly)
-    assert len(on.run.epochs) == 1  # a fifth of at most six
+    assert len(on.run.epochs) == first.run.best_epoch
+    fifth = retrain_on(split, first, hardly.with_(retrain_share=0.2))
+    assert len(fifth.run.epochs) == 1  # of at most six
     for name, value in on.network.named_parameters():
         torch.testing.assert_close(
             value, dict(first.network.named_parameters())[name], rtol=1e-5, atol=1e-6, msg=name

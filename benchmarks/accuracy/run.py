@@ -1,6 +1,6 @@
 """make bench-accuracy: the rows of rows.toml, each on its own, resumable seed by seed.
 
-python -m benchmarks.accuracy.run                    the rows that lack a seed
+python -m benchmarks.accuracy.run                    the rows that lack a seed, or have other options
 python -m benchmarks.accuracy.run ROW ...            these rows
 python -m benchmarks.accuracy.run --again ROW ...    these rows, everything trained again
 
@@ -272,7 +272,20 @@ def validation_curve(run: TrainingRun) -> list[dict[str, float]]:
 
 def _is_done(name: str, row: dict[str, Any]) -> bool:
     found = read_row("accuracy", name)
-    return found is not None and found["seeds"] == row["seeds"]
+    return found is not None and found["seeds"] == row["seeds"] and not changed_options(found)
+
+
+def changed_options(found: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return which options a result was measured with and what they are now, where they differ."""
+    row = read_rows()[found["row"]]
+    options = Options.of(row["preset"], **row.get("options", {})).to_dict()
+    changed = {}
+    for section, values in options.items():
+        then = found["config"].get(section, {}) if isinstance(values, dict) else {}
+        for name, value in then.items():
+            if name in values and value != values[name]:
+                changed[name] = (value, values[name])
+    return changed
 
 
 def _forget(name: str) -> None:

@@ -351,7 +351,7 @@ class TrainConfig(Config):
         True, "train once more, on train + validation, for the best number of epochs", settles=True
     )
     retrain_share: float = _option(
-        0.2, "how much of these epochs it takes, since it goes on from the best state; 0 begins "
+        1.0, "how much of these epochs it takes, since it goes on from the best state; 0 begins "
         "anew and takes them all",
         low=0, high=1, of="additive", settles=True,
     )  # fmt: skip
@@ -586,7 +586,7 @@ class Options:
 
         Examples
         --------
-        >>> Options.of("accurate").retraining_epochs(40)
+        >>> Options.of("accurate", retrain_share=0.2).retraining_epochs(40)
         8
         """
         share = self.train.retrain_share
