@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import attrec
-from attrec.api import retrain_on, train_on
+from attrec.api import identity_of, retrain_on, train_on
 from attrec.config import Options
 from attrec.data.splits import split_log
 from attrec.retrieval.vectors import item_keys, query_vectors
@@ -156,6 +156,15 @@ def test_the_retraining_goes_on_from_the_best_state(log, result):
     anew = retrain_on(split, first, hardly.with_(retrain_share=0.0))
     assert len(anew.run.epochs) == first.run.best_epoch
     assert not torch.allclose(anew.network.item_key, first.network.item_key, atol=1e-3)
+
+
+def test_a_default_that_was_changed_makes_another_training():
+    now, then = Options.of(), Options.of(retrain_share=0.2)
+    assert identity_of(now) != identity_of(then)
+    assert "retrain_share" not in str(identity_of(then))  # as it was written then
+    paper = Options.of("paper-sparse")
+    assert identity_of(paper) == identity_of(paper.with_(retrain_share=1.0))
+    assert "retrain_share" not in str(identity_of(paper))
 
 
 def test_an_item_that_only_validation_has_is_learnt_by_the_retraining():

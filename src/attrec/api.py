@@ -673,13 +673,20 @@ def make_checkpointer(
     )
 
 
+_FIRST_DEFAULTS = {"retrain_share": 0.2}
+"""Of the additive network's options whose default was another one when they came."""
+
+
 def identity_of(options: Options) -> dict[str, dict[str, Any]]:
     """Return what has to be equal for a training to go on, by the name of its table.
 
-    Where and how often it is kept does not change what is learnt. Defaults are left out: an option
-    that a later version adds makes no earlier training another one.
+    Where and how often it is kept does not change what is learnt. Defaults are left out, as they
+    were when the option came: an option that a later version adds makes no earlier training another
+    one, and a default that a later version changes does.
     """
     usual = Options.of("paper-sparse").to_dict()
+    if options.model.architecture == "additive":
+        usual["train"] |= _FIRST_DEFAULTS
     free = ("device", "threads", "checkpoint_seconds")
     return {
         f"options ([{section}])": {
