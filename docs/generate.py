@@ -161,7 +161,8 @@ def _accuracy_summary(found: list[dict[str, Any]]) -> list[str]:
             for system in ("attrec", "attrec, not retrained")
             for metric in ("hit_rate@10", "ndcg@10")
         ]
-        behind = "".join(f", {name} {then}" for name, (then, _) in accuracy.changed_options(row).items())
+        changed = accuracy.changed_options(row)
+        behind = "".join(f", {name} {then}" for name, (then, _) in changed.items())
         lines.append(f"| {split} | {preset}, {len(row['seeds'])}{behind} | {' | '.join(cells)} |")
     for split in dict.fromkeys(row["row"].rsplit(".", 1)[0] for row in found):
         for each in published(split):

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars
 import pytest
 import typer
+from benchmarks.accuracy import run as accuracy
 from docs import generate
 
 from attrec import cli
@@ -170,6 +171,17 @@ def test_made_pages_are_as_made(page):
 def test_the_readmes_figures_are_those_of_the_result_files():
     found = (ROOT / "README.md").read_text(encoding="utf-8")
     assert found == generate.readme(), "make docs writes the figures again"
+
+
+def test_a_row_measured_before_an_option_changed_says_so():
+    name = "ml-100k.leave-last-out.accurate"
+    now = Options.of("accurate").to_dict()
+    assert accuracy.changed_options({"row": name, "config": now}) == {}
+    then = {**now, "train": {**now["train"], "retrain_share": 0.25}}
+    changed = accuracy.changed_options({"row": name, "config": then})
+    assert changed == {"retrain_share": (0.25, now["train"]["retrain_share"])}
+    del then["train"]["retrain_share"]  # written before the option was there
+    assert accuracy.changed_options({"row": name, "config": then}) == {}
 
 
 def test_every_command_is_documented_with_all_its_options():

@@ -1,6 +1,6 @@
 """make bench-accuracy: the rows of rows.toml, each on its own, resumable seed by seed.
 
-python -m benchmarks.accuracy.run                    the rows that lack a seed, or have other options
+python -m benchmarks.accuracy.run                    rows that lack a seed or have other options
 python -m benchmarks.accuracy.run ROW ...            these rows
 python -m benchmarks.accuracy.run --again ROW ...    these rows, everything trained again
 
