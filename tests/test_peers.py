@@ -355,6 +355,11 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     assert line_of["it"][-2].strip() == "published: a paper"
     assert "Best neural peer of this run: good, NDCG@10 1.0000; AttRec − it: -" in text
     assert "Best floor of this run: floor" in text
+    quick = {"options": {"max_epochs": 1}}
+    other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
+    monkeypatch.setattr(accuracy, "read_rows", lambda: other)
+    text = page.peers_page()
+    assert "| cut at 0 min, beside an AttRec of other options than today's |" in text
     page.draw(place / "pictures")
     picture = place / "pictures" / "walks.leave-last-out.svg"
     assert "(peers/walks.leave-last-out.svg)" in text

@@ -305,8 +305,11 @@ def _of_lists(evaluation: dict[str, Any], with_attrec: bool) -> dict[str, Any]:
 def missing(row: Row) -> bool:
     """Answer whether a row has no result, or one beside an AttRec with other options."""
     found = read_row("peers", row.name)
-    if found is None:
-        return True
+    return found is None or beside_another(row, found)
+
+
+def beside_another(row: Row, found: dict[str, Any]) -> bool:
+    """Answer whether a result stands beside an AttRec with other options than are declared now."""
     key = attrec_key(row)
     return key is not None and {name: (found["attrec"] or {}).get(name) for name in key} != key
 
