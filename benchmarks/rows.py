@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from attrec.config import Options, option_specs
+
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("attrec", "torch", "numpy", "duckdb")
 
@@ -47,6 +49,21 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
     Path(file.name).replace(path)
     print(f"wrote {path.relative_to(RESULTS.parent)}", flush=True)
     return path
+
+
+def changed_options(found: dict[str, Any], now: Options) -> dict[str, tuple[Any, Any]]:
+    """Return what a row's options were when it was measured and are now, where they differ.
+
+    An option that came later, or means nothing to the architecture, changes nothing.
+    """
+    values = now.to_dict()
+    changed = {}
+    for spec in option_specs():
+        then, here = (of.get(spec.section, {}) for of in (found["config"], values))
+        meant = spec.of in (None, now.model.architecture)
+        if meant and spec.name in then and then[spec.name] != here[spec.name]:
+            changed[spec.name] = (then[spec.name], here[spec.name])
+    return changed
 
 
 def today() -> str:

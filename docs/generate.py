@@ -18,6 +18,7 @@ import click
 import typer
 from benchmarks.accuracy import run as accuracy
 from benchmarks.peers.rows import published
+from benchmarks.rows import changed_options
 from tests.bad_inputs import CASES, run
 from tests.messy import transcript
 
@@ -25,7 +26,7 @@ import attrec
 from attrec.cli import app
 from attrec.config import PRESETS, Architecture, option_specs
 from docs import peers, reuse, updating
-from docs.performance import performance_page, rows
+from docs.performance import measured_before, performance_page, rows
 
 DOCS = Path(__file__).parent
 ARCHITECTURES = get_args(Architecture)
@@ -133,19 +134,15 @@ def accuracy_page() -> str:
             f"best epochs {', '.join(map(str, cost['epochs']))}; "
             f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread "
             f"of {row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
-            f"{_behind(row)}Again: `make bench-accuracy ROW=\"--again {row['row']}\"`.",
+            f"{measured_before(_changed(row))}"
+            f"Again: `make bench-accuracy ROW=\"--again {row['row']}\"`.",
             "",
         ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _behind(row: dict[str, Any]) -> str:
-    """Tell of a row that was measured before its options became what they are."""
-    changed = accuracy.changed_options(row)
-    if not changed:
-        return ""
-    told = ", ".join(f"`{name}` {then} (now {now})" for name, (then, now) in changed.items())
-    return f"Measured before the options were what they are: {told}. "
+def _changed(row: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return changed_options(row, accuracy.options_of(accuracy.read_rows()[row["row"]]))
 
 
 def _accuracy_summary(found: list[dict[str, Any]]) -> list[str]:
@@ -161,8 +158,7 @@ def _accuracy_summary(found: list[dict[str, Any]]) -> list[str]:
             for system in ("attrec", "attrec, not retrained")
             for metric in ("hit_rate@10", "ndcg@10")
         ]
-        changed = accuracy.changed_options(row)
-        behind = "".join(f", {name} {then}" for name, (then, _) in changed.items())
+        behind = "".join(f", {name} {then}" for name, (then, _) in _changed(row).items())
         lines.append(f"| {split} | {preset}, {len(row['seeds'])}{behind} | {' | '.join(cells)} |")
     for split in dict.fromkeys(row["row"].rsplit(".", 1)[0] for row in found):
         for each in published(split):

@@ -17,6 +17,14 @@ def rows(benchmark: str, beginning: str = "") -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+def measured_before(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Tell of a row that was measured before its options became what they are."""
+    if not changed:
+        return ""
+    told = ", ".join(f"`{name}` {then} (now {now})" for name, (then, now) in changed.items())
+    return f"Measured before the options were what they are: {told}. "
+
+
 def performance_page() -> str:
     """Make the page."""
     parts = [_head(), _roofline(), _steps(), _epochs(), _tables(), _softmax(), _softmax_step(),

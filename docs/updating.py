@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.replay.run import options_of
+from benchmarks.rows import changed_options
+
 from docs.foldin import items_folded_in, users_folded_in
-from docs.performance import rows, table
+from docs.performance import measured_before, rows, table
 
 SYSTEMS = {
     "frozen": "frozen: nothing is taken in",
@@ -123,6 +126,8 @@ def _replay(row: Found) -> list[str]:
         "",
         *table(["", "HR@10", "NDCG@10", "HR@10 by quarter", "new items, of all places"], body),
         *_cost(row["cost"]),
+        "",
+        measured_before(changed_options(dict(row), options_of(row["row"]))),
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars
 import pytest
 import typer
-from benchmarks.accuracy import run as accuracy
+from benchmarks.rows import changed_options
 from docs import generate
 
 from attrec import cli
@@ -174,14 +174,17 @@ def test_the_readmes_figures_are_those_of_the_result_files():
 
 
 def test_a_row_measured_before_an_option_changed_says_so():
-    name = "ml-100k.leave-last-out.accurate"
-    now = Options.of("accurate").to_dict()
-    assert accuracy.changed_options({"row": name, "config": now}) == {}
+    options = Options.of("accurate")
+    now = options.to_dict()
+    assert changed_options({"config": now}, options) == {}
     then = {**now, "train": {**now["train"], "retrain_share": 0.25}}
-    changed = accuracy.changed_options({"row": name, "config": then})
+    changed = changed_options({"config": then}, options)
     assert changed == {"retrain_share": (0.25, now["train"]["retrain_share"])}
     del then["train"]["retrain_share"]  # written before the option was there
-    assert accuracy.changed_options({"row": name, "config": then}) == {}
+    assert changed_options({"config": then}, options) == {}
+    # nor does an option that means nothing to the architecture
+    paper = Options.of("paper-sparse")
+    assert changed_options({"config": paper.with_(retrain_share=0.25).to_dict()}, paper) == {}
 
 
 def test_every_command_is_documented_with_all_its_options():

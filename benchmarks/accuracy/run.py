@@ -52,7 +52,7 @@ from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
-from benchmarks.rows import commit, machine, read_row, today, write_row
+from benchmarks.rows import changed_options, commit, machine, read_row, today, write_row
 
 ROWS = Path(__file__).with_name("rows.toml")
 CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
@@ -61,7 +61,7 @@ CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
 def run_row(name: str, row: dict[str, Any]) -> None:
     """Measure one row, seed by seed, and write what there is after each."""
     torch.set_num_threads(1)
-    options = Options.of(row["preset"], **row.get("options", {}))
+    options = options_of(row)
     split = load_split(row["data"], options.protocol)
     vocabulary = Vocabulary.fit(split.train_and_validation)
     runs: list[dict[str, Any]] = []
@@ -129,6 +129,11 @@ def _judge(
 def read_rows() -> dict[str, dict[str, Any]]:
     """Read the rows' declarations."""
     return tomllib.loads(ROWS.read_text(encoding="utf-8"))
+
+
+def options_of(row: dict[str, Any]) -> Options:
+    """Return the options of a declared row."""
+    return Options.of(row["preset"], **row.get("options", {}))
 
 
 def systems_of(runs: list[dict[str, Any]]) -> dict[str, list[Places]]:
@@ -272,20 +277,8 @@ def validation_curve(run: TrainingRun) -> list[dict[str, float]]:
 
 def _is_done(name: str, row: dict[str, Any]) -> bool:
     found = read_row("accuracy", name)
-    return found is not None and found["seeds"] == row["seeds"] and not changed_options(found)
-
-
-def changed_options(found: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return which options a result was measured with and what they are now, where they differ."""
-    row = read_rows()[found["row"]]
-    options = Options.of(row["preset"], **row.get("options", {})).to_dict()
-    changed = {}
-    for section, values in options.items():
-        then = found["config"].get(section, {}) if isinstance(values, dict) else {}
-        for name, value in then.items():
-            if name in values and value != values[name]:
-                changed[name] = (value, values[name])
-    return changed
+    complete = found is not None and found["seeds"] == row["seeds"]
+    return complete and not changed_options(found, options_of(row))
 
 
 def _forget(name: str) -> None:

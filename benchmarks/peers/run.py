@@ -156,7 +156,7 @@ def attrec_options(row: Row) -> Options | None:
     declared = accuracy.read_rows().get(row.attrec)
     if declared is None:
         return None
-    options = Options.of(declared["preset"], **declared.get("options", {}))
+    options = accuracy.options_of(declared)
     if options.protocol != Options.of(**row.options).protocol:
         raise SystemExit(f"{row.name}: the accuracy row {row.attrec} has another protocol")
     return options

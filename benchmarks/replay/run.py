@@ -1,6 +1,6 @@
 """make bench-replay: the last tenth of a log, event by event, as a service would have met it.
 
-python -m benchmarks.replay.run            the rows that have no result yet
+python -m benchmarks.replay.run            rows that have no result or other options
 python -m benchmarks.replay.run ROW ...    these rows, again
 
 Each event asks for the list that its user would have got just before it. Trained is on what came
@@ -42,7 +42,7 @@ from attrec.request import plain
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.updating import update
 from benchmarks.data import load_split
-from benchmarks.rows import read_row, write_row
+from benchmarks.rows import changed_options, read_row, write_row
 
 ROWS = {
     f"{data}.{preset}": (data, preset)
@@ -66,9 +66,9 @@ class Event:
 
 def run_row(name: str) -> None:
     """Measure one row."""
-    data, preset = ROWS[name]
+    data, _ = ROWS[name]
     torch.set_num_threads(1)
-    options = Options.of(preset, split="global-time")
+    options = options_of(name)
     split = load_split(data, options.protocol)
     log = split.log
     assert log.timestamps is not None
@@ -137,6 +137,11 @@ def run_row(name: str) -> None:
             },
         },
     )  # fmt: skip
+
+
+def options_of(name: str) -> Options:
+    """Return the options of a row."""
+    return Options.of(ROWS[name][1], split="global-time")
 
 
 def _events(log: InteractionLog, order: npt.NDArray[np.int64], start: int) -> Iterator[Event]:
@@ -235,9 +240,14 @@ def _summary(values: dict[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
     return found
 
 
+def _is_done(name: str) -> bool:
+    found = read_row("replay", name)
+    return found is not None and not changed_options(found, options_of(name))
+
+
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
-    for row in sys.argv[1:] or [name for name in ROWS if read_row("replay", name) is None]:
+    for row in sys.argv[1:] or [name for name in ROWS if not _is_done(name)]:
         if row not in ROWS:
             raise SystemExit(f"no row {row!r}; rows: {', '.join(ROWS)}")
         run_row(row)

@@ -15,7 +15,7 @@ import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
 from attrec.calibration import CASES, Calibration, calibrate
-from attrec.config import DataConfig, Options, ProtocolConfig
+from attrec.config import DataConfig, Options, ProtocolConfig, option_specs
 from attrec.data.cases import Cases, encode_cases, validation_events
 from attrec.data.features import ItemFeatures
 from attrec.data.interactions import IdArray, InteractionLog
@@ -673,10 +673,6 @@ def make_checkpointer(
     )
 
 
-_FIRST_DEFAULTS = {"retrain_share": 0.2}
-"""Of the additive network's options whose default was another one when they came."""
-
-
 def identity_of(options: Options) -> dict[str, dict[str, Any]]:
     """Return what has to be equal for a training to go on, by the name of its table.
 
@@ -685,8 +681,9 @@ def identity_of(options: Options) -> dict[str, dict[str, Any]]:
     one, and a default that a later version changes does.
     """
     usual = Options.of("paper-sparse").to_dict()
-    if options.model.architecture == "additive":
-        usual["train"] |= _FIRST_DEFAULTS
+    for spec in option_specs():
+        if spec.came_as is not None and spec.of in (None, options.model.architecture):
+            usual[spec.section][spec.name] = spec.came_as
     free = ("device", "threads", "checkpoint_seconds")
     return {
         f"options ([{section}])": {

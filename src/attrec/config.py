@@ -69,19 +69,21 @@ def _option(
     of: Architecture | None = None,
     search: Space | Mapping[Architecture, Space] | None = None,
     settles: bool = False,
+    came_as: Any = None,
 ) -> Any:
     """Declare a field: its default, its help text and the closed (or half-open) range it has.
 
     With ``of`` it has a meaning for that architecture alone. ``search`` is where ``attrec tune``
     looks for a better value; an option that ``settles`` how a training runs or is judged, and not
-    what is learnt, is never searched.
+    what is learnt, is never searched. An option whose default was another one when it came names
+    that one, ``came_as``: a training that kept its state then is told from one of today.
     """
     architectures = get_args(Architecture) if of is None else (of,)
     spaces = search if isinstance(search, Mapping) else dict.fromkeys(architectures, search)
     limits = {
         "doc": doc, "low": low, "high": high, "even": even, "open_low": open_low, "of": of,
         "search": {name: space for name, space in spaces.items() if space is not None},
-        "settles": settles,
+        "settles": settles, "came_as": came_as,
     }  # fmt: skip
     return field(default=default, metadata=limits)
 
@@ -353,7 +355,7 @@ class TrainConfig(Config):
     retrain_share: float = _option(
         1.0, "how much of these epochs it takes, since it goes on from the best state; 0 begins "
         "anew and takes them all",
-        low=0, high=1, of="additive", settles=True,
+        low=0, high=1, of="additive", settles=True, came_as=0.2,
     )  # fmt: skip
     seed: int = _option(
         0, "seed of initialisation, shuffling, negatives and dropout", low=0, settles=True
@@ -633,6 +635,8 @@ class OptionSpec:
     searchable: bool = False
     """Whether ``--search`` may name it, with a space where none is declared."""
     even: bool = False
+    came_as: Any = None
+    """Its default when it came, where that was another one."""
 
 
 def option_specs() -> list[OptionSpec]:
@@ -653,6 +657,7 @@ def _specs() -> tuple[OptionSpec, ...]:
             spec.metadata["search"],
             kind in (ModelConfig, TrainConfig) and not spec.metadata["settles"],
             spec.metadata["even"],
+            spec.metadata["came_as"],
         )
         for kind in _KINDS
         for spec in fields(kind)
