@@ -330,7 +330,8 @@ def _intro(name: str) -> str:
         "sentence with place, value, expectation and remedy, nothing lost, nothing half-written. "
         "Made by `make docs` from tests/bad_inputs.py; the tests hold every row.",
         "accuracy.md": "What the presets reach, with 95 % intervals over users. Every "
-        "option was chosen on validation; the test part was looked at once. “not retrained” is "
+        "option was chosen on validation, never by the test part; a row is measured anew when an "
+        "option changes, and its older figures are in the history of its file. “not retrained” is "
         "trained on the training part alone and is the row to compare published figures with. "
         "A star: the paired difference of the first row from this one excludes zero. What earns "
         "each part of the accurate preset, and what did not work: [decision 16]"
