@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +52,7 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
     return path
 
 
-def changed_options(found: dict[str, Any], now: Options) -> dict[str, tuple[Any, Any]]:
+def changed_options(found: Mapping[str, Any], now: Options) -> dict[str, tuple[Any, Any]]:
     """Return what a row's options were when it was measured and are now, where they differ.
 
     An option that came later, or means nothing to the architecture, changes nothing.
@@ -60,8 +61,8 @@ def changed_options(found: dict[str, Any], now: Options) -> dict[str, tuple[Any,
     changed = {}
     for spec in option_specs():
         then, here = (of.get(spec.section, {}) for of in (found["config"], values))
-        meant = spec.of in (None, now.model.architecture)
-        if meant and spec.name in then and then[spec.name] != here[spec.name]:
+        meant = spec.is_for(now.model.architecture) and spec.name in then
+        if meant and then[spec.name] != here[spec.name]:
             changed[spec.name] = (then[spec.name], here[spec.name])
     return changed
 

@@ -111,7 +111,7 @@ def _of_attrec(found: Mapping[str, Found]) -> Found:
 
 
 def _is_behind(row: Found) -> bool:
-    return beside_another(read_rows()[row["row"]], dict(row))
+    return beside_another(read_rows()[row["row"]], row)
 
 
 def _line(name: str, row: Found, marked: str = "") -> list[str]:

@@ -127,7 +127,7 @@ def _replay(row: Found) -> list[str]:
         *table(["", "HR@10", "NDCG@10", "HR@10 by quarter", "new items, of all places"], body),
         *_cost(row["cost"]),
         "",
-        measured_before(changed_options(dict(row), options_of(row["row"]))),
+        measured_before(changed_options(row, options_of(row["row"]))),
     ]
 
 

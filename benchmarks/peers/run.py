@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,7 @@ def missing(row: Row) -> bool:
     return found is None or beside_another(row, found)
 
 
-def beside_another(row: Row, found: dict[str, Any]) -> bool:
+def beside_another(row: Row, found: Mapping[str, Any]) -> bool:
     """Answer whether a result stands beside an AttRec with other options than are declared now."""
     key = attrec_key(row)
     return key is not None and {name: (found["attrec"] or {}).get(name) for name in key} != key

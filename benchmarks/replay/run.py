@@ -66,7 +66,7 @@ class Event:
 
 def run_row(name: str) -> None:
     """Measure one row."""
-    data, _ = ROWS[name]
+    data = ROWS[name][0]
     torch.set_num_threads(1)
     options = options_of(name)
     split = load_split(data, options.protocol)

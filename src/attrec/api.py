@@ -682,7 +682,7 @@ def identity_of(options: Options) -> dict[str, dict[str, Any]]:
     """
     usual = Options.of("paper-sparse").to_dict()
     for spec in option_specs():
-        if spec.came_as is not None and spec.of in (None, options.model.architecture):
+        if spec.came_as is not None and spec.is_for(options.model.architecture):
             usual[spec.section][spec.name] = spec.came_as
     free = ("device", "threads", "checkpoint_seconds")
     return {

@@ -254,7 +254,7 @@ def meant(options: Options) -> dict[str, Any]:
     return {"preset": options.preset} | {
         spec.name: options.value(spec.name)
         for spec in option_specs()
-        if spec.of in (None, options.model.architecture) and options.value(spec.name) is not None
+        if spec.is_for(options.model.architecture) and options.value(spec.name) is not None
     }
 
 

@@ -638,6 +638,10 @@ class OptionSpec:
     came_as: Any = None
     """Its default when it came, where that was another one."""
 
+    def is_for(self, architecture: str) -> bool:
+        """Answer whether it means something to that architecture."""
+        return self.of in (None, architecture)
+
 
 def option_specs() -> list[OptionSpec]:
     """List every declared option, in the order of the classes above."""

@@ -352,7 +352,7 @@ def print_info(screen: Console, model: Path, found: Mapping[str, Any]) -> None:
     for key, value in rows.items():
         table.add_row(key, value)
     architecture = found["options"]["model"]["architecture"]
-    means_nothing = {spec.name for spec in option_specs() if spec.of not in (None, architecture)}
+    means_nothing = {spec.name for spec in option_specs() if not spec.is_for(architecture)}
     for section in ("model", "train", "protocol"):
         values = found["options"][section].items()
         shown = [f"{name} = {value}" for name, value in values if name not in means_nothing]

@@ -97,7 +97,7 @@ def _spec_of(name: str, options: Options) -> OptionSpec:
             f"--search {name}: this option says how a training runs or is judged, and is not "
             "searched; set it by its flag"
         )
-    if spec.of not in (None, options.model.architecture):
+    if not spec.is_for(options.model.architecture):
         raise ConfigError(
             f"--search {name}: means nothing to architecture = {options.model.architecture!r}; "
             f"leave it out, or take a preset of the {spec.of} architecture"

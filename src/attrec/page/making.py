@@ -301,7 +301,7 @@ def settings_section(recommender: Recommender, manifest: Mapping[str, Any] | Non
         rows = [
             (tag("code", spec.name), _written(values[section][spec.name]), _doc(spec))
             for spec in option_specs()
-            if spec.section == section and spec.of in (None, architecture)
+            if spec.section == section and spec.is_for(architecture)
         ]
         tables.append(table(title, ["Option", "Value", "What it is"], rows))
     files = manifest["files"] if manifest is not None else {}
