@@ -29,4 +29,6 @@ def run_cli(folder: Path, arguments: Sequence[str], *, columns: int) -> tuple[in
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
+    if code > 128:  # a signal to this process, which the command took for a wish of its own
+        raise KeyboardInterrupt(f"stopped by signal {code - 128}")
     return code, err.getvalue() + out.getvalue()

@@ -1,6 +1,7 @@
 """Every command and snippet that a reader meets is run; made pages are as made; links lead on."""
 
 import csv
+import difflib
 import re
 import shlex
 import tomllib
@@ -165,7 +166,9 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", generate.PAGES)
 def test_made_pages_are_as_made(page):
     found = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    assert found == generate.page(page), "make docs writes the pages again"
+    made = generate.page(page)
+    changes = difflib.unified_diff(found.splitlines(), made.splitlines(), "kept", "made", "", "", 1)
+    assert found == made, "make docs writes the pages again:\n" + "\n".join(changes)
 
 
 def test_the_readmes_figures_are_those_of_the_result_files():
