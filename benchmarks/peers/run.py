@@ -36,7 +36,7 @@ from benchmarks.data import load_split
 from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
 from benchmarks.peers.material import write_material
 from benchmarks.peers.rows import PATIENCE, Row, read_rows
-from benchmarks.rows import read_row, write_row
+from benchmarks.rows import changed_options, read_row, write_row
 
 CACHE = Path(__file__).parents[2] / ".cache" / "peers"
 WORKERS = Path(__file__).with_name("workers")
@@ -311,8 +311,12 @@ def missing(row: Row) -> bool:
 
 def beside_another(row: Row, found: Mapping[str, Any]) -> bool:
     """Answer whether a result stands beside an AttRec with other options than are declared now."""
-    key = attrec_key(row)
-    return key is not None and {name: (found["attrec"] or {}).get(name) for name in key} != key
+    options, beside = attrec_options(row), found["attrec"]
+    if options is None:
+        return False
+    if beside is None or beside["seeds"] != accuracy.read_rows()[row.attrec]["seeds"]:
+        return True
+    return bool(changed_options(beside, options))
 
 
 def _forget(row: Row) -> None:
