@@ -303,6 +303,21 @@ def test_a_training_that_ended_is_not_done_again(place, monkeypatch):
     assert all(before < path.stat().st_mtime_ns for path, before in logs.items())
 
 
+def test_a_peer_stands_beside_another_attrec_where_something_that_matters_changed(place):
+    row = declared()
+    key = peers.attrec_key(row)
+    assert not peers.beside_another(row, {"attrec": key})
+    assert peers.beside_another(row, {"attrec": None})
+    assert peers.beside_another(row, {"attrec": {**key, "row": "walks.leave-last-out.slow"}})
+    assert peers.beside_another(row, {"attrec": {**key, "seeds": [0]}})
+    train = key["config"]["train"]
+    config = {**key["config"], "train": {**train, "learning_rate": 2 * train["learning_rate"]}}
+    assert peers.beside_another(row, {"attrec": {**key, "config": config}})
+    # An option that came after the measurement changed nothing.
+    config = {**key["config"], "train": {n: v for n, v in train.items() if n != "learning_rate"}}
+    assert not peers.beside_another(row, {"attrec": {**key, "config": config}})
+
+
 def test_without_an_attrec_row_the_peer_stands_alone(place, monkeypatch):
     monkeypatch.setattr(accuracy, "read_rows", dict)
     peers.run_row(declared())

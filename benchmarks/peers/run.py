@@ -311,12 +311,12 @@ def missing(row: Row) -> bool:
 
 def beside_another(row: Row, found: Mapping[str, Any]) -> bool:
     """Answer whether a result stands beside an AttRec with other options than are declared now."""
-    options, beside = attrec_options(row), found["attrec"]
-    if options is None:
+    options, now, then = attrec_options(row), attrec_key(row), found["attrec"] or {}
+    if options is None or now is None:
         return False
-    if beside is None or beside["seeds"] != accuracy.read_rows()[row.attrec]["seeds"]:
+    if any(then.get(name) != now[name] for name in ("row", "seeds")):
         return True
-    return bool(changed_options(beside, options))
+    return bool(changed_options(then, options))
 
 
 def _forget(row: Row) -> None:
