@@ -184,7 +184,21 @@ def _best(found: Mapping[str, Found]) -> list[str]:
                 f"{_mean(row, not_retrained(peer)):.4f} of the published {of[TARGET]:.4f} "
                 f"({of['source']})."
             )
+    for row, name in (*neural.values(), *floors.values()):
+        trails = behind(row, name)
+        if trails:
+            lines.append(f"AttRec is behind {name}: {', '.join(trails)}.")
     return lines
+
+
+def behind(row: Found, name: str) -> list[str]:
+    """Name the metrics, TARGET or another, in which AttRec trails a system beyond chance."""
+    of = row["differences"].get(name, {})
+    return [
+        f"{metric} {signed(of[metric])}"
+        for metric in METRICS
+        if metric in of and of[metric]["excludes_zero"] and of[metric]["mean"] < 0
+    ]
 
 
 def _mean(row: Found, system: str) -> float:

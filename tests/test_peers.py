@@ -397,6 +397,22 @@ def test_no_lead_is_shown_over_what_was_not_reproduced():
     assert shown(loss, False) == r"-0.1000 [-0.1500, -0.0500] **\***"
 
 
+def test_the_page_says_in_what_attrec_is_behind(place, monkeypatch):
+    row = declared(published=PUBLISHED)
+    peers.run_row(row)
+    monkeypatch.setattr(page, "read_rows", lambda: {row.name: row})
+    assert measured(row.name)["reproduced"] is False
+    assert "\nAttRec is behind good: hit_rate@10 -" in page.peers_page()
+    lead = {"mean": 0.1, "low": 0.05, "high": 0.15, "excludes_zero": True}
+    loss = {"mean": -0.1, "low": -0.15, "high": -0.05, "excludes_zero": True}
+    chance = {"mean": -0.1, "low": -0.25, "high": 0.05, "excludes_zero": False}
+    of = {"hit_rate@10": chance, "ndcg@10": lead, "hit_rate@50": loss}
+    assert page.behind({"differences": {"it": of}}, "it") == [
+        r"hit_rate@50 -0.1000 [-0.1500, -0.0500] **\***"
+    ]
+    assert page.behind({"differences": {}}, "it") == []
+
+
 def test_a_share_of_the_time_is_claimed_only_where_every_seed_came_there():
     assert page._to_the_same([10.0, 20.0], 60.0, False, None) == ["10, 20", "0.25", "yes"]
     assert page._to_the_same([30.0], 60.0, False, True) == ["30", "0.50", "no"]
