@@ -16,7 +16,7 @@ ATTREC = ("attrec", "attrec, not retrained")
 FLOORS = ("popularity", "recent popularity", "Markov, first order")
 TARGET = "ndcg@10"
 QUICK = 1 / 3
-"""AttRec's share of a neural peer's time to the same validation score that is aimed at."""
+"""AttRec's share of a peer's time to the same validation score that is aimed at."""
 
 Found = Mapping[str, Any]
 
@@ -163,13 +163,13 @@ def claimed(row: Found, name: str) -> str:
 
 
 def _best(found: Mapping[str, Found]) -> list[str]:
-    """Name the best neural peer and the best floor of the run, and what may be said of them."""
+    """Name the best peer and the best floor of the run, and what may be said of them."""
     any_row = _of_attrec(found)
-    neural = {peer: (row, peer) for peer, row in found.items() if not row["peer"]["floor"]}
+    learners = {peer: (row, peer) for peer, row in found.items() if not row["peer"]["floor"]}
     floors = {peer: (row, peer) for peer, row in found.items() if row["peer"]["floor"]}
     floors |= {name: (any_row, name) for name in FLOORS}
     lines = []
-    for kind, of_kind in (("neural peer", neural), ("floor", floors)):
+    for kind, of_kind in (("peer", learners), ("floor", floors)):
         if not of_kind:
             continue
         row, name = max(of_kind.values(), key=lambda one: _mean(*one))
@@ -184,7 +184,7 @@ def _best(found: Mapping[str, Found]) -> list[str]:
                 f"{_mean(row, not_retrained(peer)):.4f} of the published {of[TARGET]:.4f} "
                 f"({of['source']})."
             )
-    for row, name in (*neural.values(), *floors.values()):
+    for row, name in (*learners.values(), *floors.values()):
         trails = behind(row, name)
         if trails:
             lines.append(f"AttRec is behind {name}: {', '.join(trails)}.")

@@ -368,7 +368,7 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     assert line_of["unlike"][-2].strip() == "not reproduced"
     assert "Nothing is claimed over unlike: not retrained it reaches 1.0000 of the " in text
     assert line_of["it"][-2].strip() == "published: a paper"
-    assert "Best neural peer of this run: good, NDCG@10 1.0000; AttRec − it: -" in text
+    assert "Best peer of this run: good, NDCG@10 1.0000; AttRec − it: -" in text
     assert "Best floor of this run: floor" in text
     quick = {"options": {"max_epochs": 1}}
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
