@@ -185,14 +185,14 @@ def _best(found: Mapping[str, Found]) -> list[str]:
                 f"({of['source']})."
             )
     for row, name in (*learners.values(), *floors.values()):
-        trails = behind(row, name)
-        if trails:
-            lines.append(f"AttRec is behind {name}: {', '.join(trails)}.")
+        leads = ahead(row, name)
+        if leads:
+            lines.append(f"AttRec is behind {name}: {', '.join(leads)}.")
     return lines
 
 
-def behind(row: Found, name: str) -> list[str]:
-    """Name the metrics, TARGET or another, in which AttRec trails a system beyond chance."""
+def ahead(row: Found, name: str) -> list[str]:
+    """Name the metrics, TARGET or another, in which a system leads AttRec beyond chance."""
     of = row["differences"].get(name, {})
     return [
         f"{metric} {signed(of[metric])}"

@@ -407,10 +407,10 @@ def test_the_page_says_in_what_attrec_is_behind(place, monkeypatch):
     loss = {"mean": -0.1, "low": -0.15, "high": -0.05, "excludes_zero": True}
     chance = {"mean": -0.1, "low": -0.25, "high": 0.05, "excludes_zero": False}
     of = {"hit_rate@10": chance, "ndcg@10": lead, "hit_rate@50": loss}
-    assert page.behind({"differences": {"it": of}}, "it") == [
+    assert page.ahead({"differences": {"it": of}}, "it") == [
         r"hit_rate@50 -0.1000 [-0.1500, -0.0500] **\***"
     ]
-    assert page.behind({"differences": {}}, "it") == []
+    assert page.ahead({"differences": {}}, "it") == []
 
 
 def test_a_share_of_the_time_is_claimed_only_where_every_seed_came_there():
