@@ -294,13 +294,22 @@ def _short_figures() -> str:
         if not row["row"].endswith(".accurate"):
             continue
         data, protocol, _ = row["row"].split(".")
-        for system in ("attrec", "Markov, first order", "recent popularity"):
-            found = row["systems"][system]
-            cells = [
-                f"{found[m]['mean']:.3f} [{found[m]['low']:.3f}, {found[m]['high']:.3f}]"
-                for m in metrics
-            ]
-            name = f"**{data}**, {protocol}: {system}" if system == "attrec" else system
+        shown = {f"**{data}**, {protocol}: attrec": row["systems"]["attrec"]}
+        peer = peers.best_peer(f"{data}.{protocol}")
+        if peer:
+            name = peer["peer"]["name"]
+            marks = "".join(f", {mark}" for mark in peers.marks(peer))
+            shown[f"the best peer: {name}{marks}"] = peer["systems"][name]
+        for system in ("Markov, first order", "recent popularity"):
+            shown[system] = row["systems"][system]
+        best = max(published(f"{data}.{protocol}"), key=lambda one: one["ndcg@10"], default=None)
+        if best:
+            shown["attrec, not retrained"] = row["systems"]["attrec, not retrained"]
+            shown[f"*published*, not retrained: {best['name']}"] = {
+                m: {"mean": best[m]} for m in metrics if m in best
+            }
+        for name, found in shown.items():
+            cells = [_short(found.get(m, {})) for m in metrics]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     speed = {row["row"]: row["metrics"] for row in rows("speed")}
     if not speed:
@@ -316,6 +325,12 @@ def _short_figures() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _short(figure: dict[str, float]) -> str:
+    if "low" in figure:
+        return f"{figure['mean']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['mean']:.3f}" if figure else ""
 
 
 def _intro(name: str) -> str:

@@ -34,6 +34,13 @@ def peers_page() -> str:
     return "\n\n".join("\n".join(part).strip() for part in parts)
 
 
+def best_peer(split: str) -> Found | None:
+    """Return the row of a split's best peer, the floors left out; None where none is measured."""
+    of_split = (row for row in rows("peers") if row["row"].rsplit(".", 1)[0] == split)
+    learners = (row for row in of_split if not row["peer"]["floor"])
+    return max(learners, key=lambda row: _mean(row, row["peer"]["name"]), default=None)
+
+
 def draw(folder: Path) -> None:
     """Draw validation NDCG@10 against the seconds of training, a picture for each split."""
     by_split: dict[str, list[Found]] = {}
