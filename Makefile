@@ -87,7 +87,7 @@ $(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
 	@touch $@
 
 bench-peers: $(VENV)/.ready $(PEERS)/rectools/.ready $(PEERS)/recbole/.ready ## other libraries: missing rows, or ROW=name; ROW="--again name"
-	@nice -n 5 $(BIN)/python -m benchmarks.peers.run $(ROW)
+	@$(BIN)/python -m benchmarks.peers.run $(ROW)
 
 bench-replay: $(VENV)/.ready ## a log event by event: what updates and retraining are worth
 	@$(BIN)/python -m benchmarks.replay.run $(ROW)

@@ -39,10 +39,8 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
         "benchmark": benchmark,
         "row": row,
         **content,
-        "machine": machine(),
         "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
-        "commit": commit(),
-        "date": today(),
+        **here_and_now(),
     }
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump(whole, file, indent=1, ensure_ascii=False, allow_nan=False)
@@ -67,9 +65,10 @@ def changed_options(found: Mapping[str, Any], now: Options) -> dict[str, tuple[A
     return changed
 
 
-def today() -> str:
-    """Return the date of a measurement."""
-    return datetime.now(UTC).strftime("%Y-%m-%d")
+def here_and_now() -> dict[str, Any]:
+    """Return machine, commit and date of a measurement."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"machine": machine(), "commit": commit(), "date": date}
 
 
 def machine() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.peers.rows import Row, published, read_rows
@@ -60,15 +61,19 @@ def _head() -> list[str]:
         "nothing tuned here (benchmarks/peers/rows.toml names the sources), one seed, one thread. "
         "All get the same split; a worker sees no test target. The epoch is chosen on validation "
         "NDCG@10 (full ranking, seen items left out; over after 10 epochs without a better one), "
-        "then the peer is trained again from the start on train + validation for as many epochs; "
-        "“not retrained” is without that. Each training ends at its cap: “cut” says that the first "
+        "then the peer is trained again from the start on train + validation for as many epochs, "
+        "while AttRec goes on from its best state for as many more; “not retrained” is without "
+        "that. Each training of a peer ends at its cap, AttRec's do not: “cut” says that the first "
         "one did, so the peer might have become better; “retraining cut” that the second did. The "
         "peers' lists of 50 go through what `attrec evaluate --compare` does, and differences are "
-        "tested in pairs of users (a star: the 95 % interval excludes zero). A peer that reaches "
+        "tested in pairs of users (a star: the 95 % interval excludes zero), like with like: "
+        "retrained with retrained, not retrained with not retrained. A peer that reaches "
         f"less than {ENOUGH:.0%} of the figure published of its model and loss is marked “not "
         "reproduced”, and nothing is claimed over it. Published figures are marked as published; "
-        "they are without retraining. Seconds are of training, the judging of the epochs left out, "
-        "on a machine that others use too. `make bench-peers` measures what is missing.",
+        "whether their trainings saw the validation events is their authors' choice. Seconds are "
+        "of training, the judging of the epochs left out, on a machine that others use too. Why "
+        "so: [decision 22](decisions/022-beside-other-libraries.md). `make bench-peers` measures "
+        "what is missing.",
     ]
 
 
@@ -182,7 +187,11 @@ def _best(found: Mapping[str, Found]) -> list[str]:
         row, name = max(of_kind.values(), key=lambda one: _mean(*one))
         words = f"Best {kind} of this run: {name}, NDCG@10 {_mean(row, name):.4f}"
         said = claimed(row if name in found else {**row, "reproduced": None}, name)
-        lines.append(f"{words}; AttRec − it: {said}." if said else f"{words}.")
+        if said:
+            without = claimed(row, not_retrained(name)) if kind == "peer" else ""
+            without = f"; neither retrained: {without}" if without else ""
+            words += f"; AttRec − it: {said}{without}"
+        lines.append(f"{words}.")
     for peer, row in found.items():
         if row["reproduced"] is False:
             of = row["published"]
@@ -191,7 +200,8 @@ def _best(found: Mapping[str, Found]) -> list[str]:
                 f"{_mean(row, not_retrained(peer)):.4f} of the published {of[TARGET]:.4f} "
                 f"({of['source']})."
             )
-    for row, name in (*learners.values(), *floors.values()):
+    without = [(row, not_retrained(peer)) for peer, row in found.items()]
+    for row, name in (*learners.values(), *floors.values(), *without):
         leads = ahead(row, name)
         if leads:
             lines.append(f"AttRec is behind {name}: {', '.join(leads)}.")
@@ -213,7 +223,7 @@ def _mean(row: Found, system: str) -> float:
 
 
 def _times(found: Mapping[str, Found]) -> list[str]:
-    body = []
+    body = _times_of_attrec(_of_attrec(found)["attrec"])
     for peer, row in found.items():
         best, cost = row["best"], row["cost"]
         seconds = [] if row["attrec"] is None else row["attrec"]["seconds_to_peer"]
@@ -230,7 +240,8 @@ def _times(found: Mapping[str, Found]) -> list[str]:
             ]
         )
     any_row = next(iter(found.values()))
-    when = "; ".join(sorted({f"{row['date']}, commit `{row['commit']}`" for row in found.values()}))
+    trained = [row["trained"] for row in found.values()]
+    when = "; ".join(sorted({f"{one['date']}, commit `{one['commit']}`" for one in trained}))
     return [
         *table(
             ("peer", "its best validation NDCG@10", "epoch", "seconds to it",
@@ -239,8 +250,31 @@ def _times(found: Mapping[str, Found]) -> list[str]:
             body,
         ),
         "",
-        f"On {any_row['cost']['threads']} thread of {any_row['machine']['processor']}; {when}. "
+        f"On {any_row['cost']['threads']} thread of {trained[0]['machine']['processor']}; {when}. "
         f"Again: `make bench-peers ROW=\"--again {any_row['row'].rsplit('.', 1)[0]}\"`.",
+    ]  # fmt: skip
+
+
+def _times_of_attrec(of: Found | None) -> list[list[str]]:
+    """Write AttRec's own line, the mean over its seeds."""
+    cost = next((row["cost"] for row in rows("accuracy") if of and row["row"] == of["row"]), None)
+    if of is None or cost is None:
+        return []
+    best = [max(curve, key=lambda point: point[TARGET]) for curve in of["curves"]]
+    # Backwards, so that of an epoch the point before the popularity of the moment stays.
+    trained = [{p["epoch"]: p["wall_seconds"] for p in reversed(curve)} for curve in of["curves"]]
+    first = fmean(seconds[max(seconds)] for seconds in trained)
+    return [
+        [
+            f"attrec, mean of {len(best)} seeds",
+            f"{fmean(point[TARGET] for point in best):.4f}",
+            f"{fmean(cost['epochs']):.3g}",
+            f"{fmean(point['seconds'] for point in best):,.0f}",
+            "", "", "",
+            f"{first:,.0f}",
+            f"{cost['train_seconds'] - first:,.0f}",
+            f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
+        ]
     ]  # fmt: skip
 
 

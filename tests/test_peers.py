@@ -279,6 +279,37 @@ def test_a_row_holds_what_the_pages_need(place):
     assert len(row["attrec"]["seconds_to_peer"]) == 2
 
 
+def test_like_is_held_against_like(place):
+    peers.run_row(declared())
+    row = measured("walks.leave-last-out.good")
+    for ours, theirs in (("attrec", "good"), ("attrec, not retrained", "good, not retrained")):
+        for metric, difference in row["differences"][theirs].items():
+            of_both = [row["systems"][name][metric]["mean"] for name in (ours, theirs)]
+            assert difference["mean"] == pytest.approx(of_both[0] - of_both[1])
+    both = [row["systems"][name]["ndcg@10"]["mean"] for name in ("attrec", "attrec, not retrained")]
+    assert both[0] != both[1]
+
+
+def test_a_row_that_is_declared_otherwise_now_is_missing(place):
+    peers.run_row(declared())
+    assert not peers.missing(declared())
+    for changed in (
+        {"settings": {"fails": False, "dropout": 0.1}},
+        {"cap_seconds": 30.0},
+        {"max_epochs": 4},
+        {"published": PUBLISHED},
+    ):
+        assert peers.missing(declared(**changed))
+
+
+def test_a_row_that_is_judged_again_says_when_it_was_trained(place, monkeypatch):
+    monkeypatch.setattr(peers, "here_and_now", lambda: {"date": "then"})
+    peers.run_row(declared())
+    monkeypatch.setattr(peers, "here_and_now", lambda: {"date": "now"})
+    peers.run_row(declared())
+    assert measured("walks.leave-last-out.good")["trained"] == {"date": "then"}
+
+
 def test_a_training_that_ended_is_not_done_again(place, monkeypatch):
     peers.run_row(declared())
     logs = {path: path.stat().st_mtime_ns for path in (place / "cache" / "work").glob("*.log")}
@@ -369,7 +400,16 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     assert "Nothing is claimed over unlike: not retrained it reaches 1.0000 of the " in text
     assert line_of["it"][-2].strip() == "published: a paper"
     assert "Best peer of this run: good, NDCG@10 1.0000; AttRec − it: -" in text
+    assert "; neither retrained: -" in text
     assert "Best floor of this run: floor" in text
+    results.write_row(
+        "accuracy",
+        rows[0].attrec,
+        {"cost": {"train_seconds": 100.0, "epochs": [1, 2], "peak_memory_bytes": 7e9}},
+    )
+    (attrecs,) = [line for line in page.peers_page().splitlines() if "attrec, mean of 2" in line]
+    assert attrecs.endswith("| 7,000 |")
+    assert attrecs.split("|")[3].strip() == "1.5"
     quick = {"options": {"max_epochs": 1}}
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)

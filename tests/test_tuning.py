@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import attrec
-from attrec import study, tuning
+from attrec import api, study, tuning
 from attrec.config import PRESETS, Among, Between, Options, option_specs
 from attrec.data.reading import write_csv
 from attrec.errors import (
@@ -32,7 +32,7 @@ from attrec.study import Study, Trial, best_of
 from tests.command_line import run_cli
 
 SMALL = {
-    "preset": "paper-sparse", "embedding_dim": 4, "max_epochs": 6, "batch_size": 64,
+    "preset": "paper-sparse", "embedding_dim": 4, "max_epochs": 14, "batch_size": 64,
     "init_std": 0.3,
 }  # fmt: skip
 SEARCH = ["margin", "dropout", "norm_clipping", "num_targets=1..4"]
@@ -404,7 +404,7 @@ def falls_behind(figures, finished):
     for epoch, figure in enumerate(figures, start=1):
         best = max(best, figure)
         others = [max(other[:epoch]) for other in finished if len(other) >= epoch]
-        if epoch >= 5 and len(others) >= 5 and best < np.median(others):
+        if epoch >= 12 and len(others) >= 5 and best < np.median(others):
             return epoch
     return None
 
@@ -416,21 +416,43 @@ def test_a_trial_is_ended_where_it_falls_behind_the_median_of_the_finished(tmp_p
     with Study(tmp_path, {}, space, {"margin": 0.3}, seed=0) as kept:
         for number in range(16):
             # Some rise, some begin high and stay: those are overtaken later.
-            start, slope = (0.1, 0.1) if number < 7 or number % 2 else (0.8, 0.01)
-            curve = start + 0.1 * rng.random() + slope * (1 + rng.random()) * np.arange(10)
-            curve = curve[: rng.integers(8, 11)]
+            high = 1.2 + 1.2 * rng.random()
+            start, slope = (0.1, 0.1) if number < 7 or number % 2 else (high, 0.01)
+            curve = start + 0.1 * rng.random() + slope * (1 + rng.random()) * np.arange(17)
+            curve = curve[: rng.integers(14, 18)]
             running, ended = kept.begin(), None
             for epoch, figure in enumerate(curve, start=1):
                 if running.report(epoch, figure):
                     ended = epoch
                     break
             assert ended == falls_behind(curve, finished)
-            running.end("finished" if ended is None else "pruned", 0.0)
+            running.end("finished" if ended is None else "pruned")
             pruned_at += [] if ended is None else [ended]
             finished += [curve] if ended is None else []
         trials = kept.trials()
     assert [t.figure for t in trials if t.ending == "finished"] == [max(c) for c in finished]
     assert len(set(pruned_at)) > 1
+
+
+def test_a_trial_that_a_crash_ended_has_taken_time(tmp_path):
+    space = {"margin": Between(0.1, 1.0)}
+    with Study(tmp_path, {}, space, {"margin": 0.3}, seed=0) as kept:
+        kept.begin().report(1, 0.1)
+    with Study(tmp_path, {}, space, {"margin": 0.3}, seed=0) as kept:
+        (trial,) = kept.trials()
+        assert trial.seconds > 0
+        kept.begin().report(2, 0.2)
+        assert kept.trials()[0].seconds > trial.seconds
+
+
+def test_a_trial_chooses_no_popularity_of_the_moment_that_nobody_would_use(
+    log, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(api, "calibrate")
+    small = {"max_epochs": 1, "embedding_dim": 8, "heads": 2, "search": ["dropout"]}
+    found = attrec.tune(log, folder=tmp_path / "tuning", trials=2, **small)
+    assert [trial.ending for trial in found.trials] == ["finished"] * 2
+    assert found.options.model.recent_popularity
 
 
 # The command line.

@@ -1,82 +1,137 @@
-"""make bench-ablations: the paper's model with one thing changed, each on its own.
+"""make bench-ablations: a preset with one thing changed, each on its own.
 
 python -m benchmarks.ablations.run            the rows that have no result yet
 python -m benchmarks.ablations.run ROW ...    these rows again, such as ml-100k.uniform-weights
+
+The paper's model is judged on the test part, to be held against what the paper says. The accurate
+preset is judged on the validation part: its options were chosen there.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 
 from attrec.api import Trained, train_on
 from attrec.baselines import item_counts
 from attrec.config import Options
 from attrec.data.cases import encode_cases
-from attrec.data.ragged import Ragged
 from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
-from attrec.evaluation.ranking import Ranking
-from benchmarks.ablations.variants import OPTIONS, VARIANTS, VariantScorer
+from benchmarks.ablations.variants import ACCURATE, OPTIONS, VARIANTS, VariantScorer
 from benchmarks.data import load_split
+from benchmarks.kept import Places, read_kept, with_lists, write_kept
 from benchmarks.rows import read_row, write_row
 
-DATA = {"ml-100k": "ml-100k.author-split", "ml-1m": "ml-1m"}
-MAX_EPOCHS = {"ml-100k": 40, "ml-1m": 15}
-PRESET = "paper-sparse"
-CACHE = Path(__file__).parents[2] / ".cache" / "ablations"
-NAMES = [*OPTIONS, *VARIANTS]
+
+@dataclass(frozen=True)
+class Family:
+    """A preset, what is changed of it, and on which logs.
+
+    Attributes
+    ----------
+    name : str
+        Of the row that has nothing changed.
+    variants : tuple of str
+        That row first.
+    logs : dict
+        A row's first word to the data, as `benchmarks.data.load_split` names it.
+    options : dict
+        Of the preset, for each log.
+    on_validation : bool
+        Judged there, not on the test part.
+    """
+
+    name: str
+    preset: str
+    variants: tuple[str, ...]
+    logs: dict[str, str]
+    options: dict[str, dict[str, object]] = field(default_factory=dict)
+    on_validation: bool = False
 
 
-def train_variant(name: str, split: Split, data: str) -> tuple[Trained, Options]:
+FAMILIES = (
+    Family(
+        "paper",
+        "paper-sparse",
+        (*OPTIONS, *VARIANTS),
+        {"ml-100k": "ml-100k.author-split", "ml-1m": "ml-1m"},
+        {"ml-100k": {"max_epochs": 40}, "ml-1m": {"max_epochs": 15}},
+    ),
+    Family(
+        "accurate",
+        "accurate",
+        tuple(ACCURATE),
+        {name: name for name in ("movietweetings-100k", "amazon-beauty")},
+        on_validation=True,
+    ),
+)
+
+
+def options_of(family: Family, log: str, name: str) -> Options:
+    """Return a row's options."""
+    changed = {**OPTIONS, **ACCURATE}.get(name, {})
+    return Options.of(family.preset, **{**family.options.get(log, {}), **changed})
+
+
+def train_variant(name: str, split: Split, options: Options) -> Trained:
     """Train on the training part; the epoch is chosen on validation."""
-    options = Options.of(PRESET, max_epochs=MAX_EPOCHS[data], **OPTIONS.get(name, {}))
     if name in VARIANTS:
-        trained = train_on(
+        return train_on(
             split.train, options, validate_on=split,
             network_class=VARIANTS[name], make_scorer=VariantScorer,
         )  # fmt: skip
-    else:
-        trained = train_on(split.train, options, validate_on=split)
-    return trained, options
+    # The popularity of the moment is added to a network, whichever it is.
+    return train_on(split.train, options.with_(recent_popularity=False), validate_on=split)
 
 
-def run_row(data: str, name: str) -> None:
-    """Measure a variant against the paper's model on the same users."""
+def run_row(family: Family, log: str, name: str) -> None:
+    """Measure a variant against its preset on the same users."""
     torch.set_num_threads(1)
-    split = load_split(DATA[data], Options.of(PRESET).protocol)
-    reference = reference_ranking(data, split)
+    options = options_of(family, log, name)
+    split = load_split(family.logs[log], options.protocol)
+    if family.on_validation:
+        split = replace(split, test=split.validation)
     started = time.perf_counter()
-    trained, options = train_variant(name, split, data)
+    trained = train_variant(name, split, options)
     seconds = time.perf_counter() - started
     vocabulary = Vocabulary.fit(split.train)
+    cases = encode_cases(split.test, split.log, vocabulary)
+    counts = item_counts(split.train, vocabulary)
     ranking = trained.ranking(split, options.protocol)
-    systems = {name: ranking} if name == "paper" else {name: ranking, "paper": reference}
+    systems = {name: Places.of(ranking, cases, options.protocol.cutoffs, counts)}
+    key = [options_of(family, log, family.name).to_dict(), split.log.fingerprint()]
+    if name == family.name:
+        write_kept("ablations", f"{log}.{name}", key, {}, systems)
+    else:
+        systems |= _reference(family, log, key)
+    limit = "" if not family.options else f", at most {options.train.max_epochs} epochs"
+    part = "; judged on the validation part" if family.on_validation else ""
     evaluation = evaluate_systems(
-        systems,
-        encode_cases(split.test, split.log, vocabulary),
+        {one: [places.ranking] for one, places in systems.items()},
+        cases,
         options.protocol,
-        item_counts(split.train, vocabulary),
-        f"{split.protocol}; trained on the training part alone, at most {MAX_EPOCHS[data]} epochs, "
-        "one seed",
+        counts,
+        f"{split.protocol}{part}; trained on the training part alone{limit}, one seed",
     )
-    found = evaluation.to_dict()
+    found = with_lists(evaluation.to_dict(), {one: [places] for one, places in systems.items()})
+    best = trained.run.epochs[trained.run.best_epoch - 1]
     write_row(
         "ablations",
-        f"{data}.{name}",
+        f"{log}.{name}",
         {
-            "data": {"name": DATA[data], "log_sha256": split.log.fingerprint()},
+            "data": {"name": family.logs[log], "log_sha256": split.log.fingerprint()},
             "protocol": found["protocol"],
             "config": options.to_dict(),
             "seeds": [0],
             "metrics": found["systems"][name],
-            "minus_paper": found["differences"].get("paper", {}),
+            "family": family.name,
+            "minus_preset": found["differences"].get(family.name, {}),
             "cost": {
                 "train_seconds": seconds,
                 "epochs": len(trained.run.epochs),
@@ -84,41 +139,31 @@ def run_row(data: str, name: str) -> None:
                 "step": trained.run.step,
                 "threads": 1,
             },
-            "valid": trained.run.epochs[trained.run.best_epoch - 1].validation,
+            "valid": best.validation,
         },
     )
 
 
-def reference_ranking(data: str, split: Split) -> Ranking:
-    """Return the ranks of the paper's model, trained once and kept."""
-    options = Options.of(PRESET, max_epochs=MAX_EPOCHS[data])
-    path = CACHE / f"{data}.{split.log.fingerprint()[:12]}.{_digest(options)}.npz"
-    if not path.exists():
-        trained, _ = train_variant("paper", split, data)
-        ranking = trained.ranking(split, options.protocol)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, ranks=ranking.ranks.values, offsets=ranking.ranks.offsets,
-                 top=ranking.top_items)  # fmt: skip
-    with np.load(path) as found:
-        return Ranking(Ragged(found["ranks"], found["offsets"]), found["top"])
-
-
-def _digest(options: Options) -> str:
-    import hashlib
-    import json
-
-    return hashlib.sha256(json.dumps(options.to_dict()).encode()).hexdigest()[:12]
+def _reference(family: Family, log: str, key: list[object]) -> dict[str, Places]:
+    """Return where the targets stood for the preset itself, trained where that is not kept."""
+    while (kept := read_kept("ablations", f"{log}.{family.name}", key)) is None:
+        run_row(family, log, family.name)
+    return kept[1]
 
 
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
-    every = [f"{data}.{name}" for data in DATA for name in NAMES]
-    asked: list[Any] = sys.argv[1:]
+    every = {
+        f"{log}.{name}": (family, log, name)
+        for family in FAMILIES
+        for log in family.logs
+        for name in family.variants
+    }
+    asked: Iterable[str] = sys.argv[1:]
     for row in asked or [row for row in every if read_row("ablations", row) is None]:
         if row not in every:
             raise SystemExit(f"no row {row!r}; rows: {', '.join(every)}")
-        data, name = row.split(".", 1)
-        run_row(data, name)
+        run_row(*every[row])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's model with one thing changed. None of these is an option of the product."""
+"""A preset with one thing changed. No class here is an option of the product."""
 
 from __future__ import annotations
 
@@ -171,3 +171,16 @@ OPTIONS: dict[str, dict[str, object]] = {
     "one-to-one-pairs": {"pairing": "one-to-one"},
 }
 """Changes that are options of the product."""
+
+ACCURATE: dict[str, dict[str, object]] = {
+    "accurate": {},
+    "no-blocks": {"blocks": 0},
+    "one-block": {"blocks": 1},
+    "one-head": {"heads": 1},
+    "window-50": {"window_length": 50},
+    "dimension-64": {"embedding_dim": 64},
+    "dimension-256": {"embedding_dim": 256},
+    "no-averaging": {"averaging": 0.0},
+    "label-smoothing": {"label_smoothing": 0.1},
+}
+"""Changes of the accurate preset."""

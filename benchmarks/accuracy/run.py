@@ -52,7 +52,7 @@ from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
-from benchmarks.rows import changed_options, commit, machine, read_row, today, write_row
+from benchmarks.rows import changed_options, here_and_now, read_row, write_row
 
 ROWS = Path(__file__).with_name("rows.toml")
 CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
@@ -222,7 +222,7 @@ def _train(path: Path, name: str, split: Split, options: Options) -> None:
         "figures": first.run.epochs[best - 1].validation,
         "curve": validation_curve(first.run),
         "trained": {
-            "machine": machine(), "commit": commit(), "date": today(),
+            **here_and_now(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         },
     }  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from attrec.api import baselines
+from attrec.api import WITHOUT_RETRAINING, baselines
 from attrec.baselines import item_counts
 from attrec.config import Options
 from attrec.data.cases import encode_cases
@@ -36,7 +36,7 @@ from benchmarks.data import load_split
 from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
 from benchmarks.peers.material import write_material
 from benchmarks.peers.rows import PATIENCE, Row, read_rows
-from benchmarks.rows import changed_options, read_row, write_row
+from benchmarks.rows import changed_options, here_and_now, read_row, write_row
 
 CACHE = Path(__file__).parents[2] / ".cache" / "peers"
 WORKERS = Path(__file__).with_name("workers")
@@ -84,6 +84,7 @@ def measured(
         lists = read_lists(found.pop("lists"))
         ranking = rank_in_lists(lists, cases, users, vocabulary, max(cutoffs)).ranking
         places[which] = Places.of(ranking, cases, cutoffs, counts)
+    told["trained"] = here_and_now()
     write_kept("peers", row.name, key, told, places)
     return told, places
 
@@ -193,25 +194,26 @@ def judged(
         accuracy.trained_seed(row.attrec, split, options.with_(seed=seed), vocabulary)
         for seed in (key or {"seeds": []})["seeds"]
     ]
+    ours = accuracy.systems_of(seeds) if seeds else {}
+    peers = {row.peer: [places["retrained"]], not_retrained(row.peer): [places["first"]]}
+    cases = encode_cases(split.test, split.log, vocabulary)
+    counts = item_counts(split.train_and_validation, vocabulary)
+
+    def evaluated(systems: dict[str, Any]) -> dict[str, Any]:
+        return evaluate_systems(systems, cases, options.protocol, counts, split.protocol).to_dict()
+
     systems = {
-        **(accuracy.systems_of(seeds) if seeds else {}),
-        row.peer: [places["retrained"]],
-        not_retrained(row.peer): [places["first"]],
+        name: [one.ranking for one in of_seeds] for name, of_seeds in {**ours, **peers}.items()
     }
-    evaluation = with_lists(
-        evaluate_systems(
-            {
-                **{name: [one.ranking for one in of_seeds] for name, of_seeds in systems.items()},
-                **baselines(split.train_and_validation, vocabulary),
-            },
-            encode_cases(split.test, split.log, vocabulary),
-            options.protocol,
-            item_counts(split.train_and_validation, vocabulary),
-            split.protocol,
-        ).to_dict(),
-        systems,
-    )
-    figures = _of_lists(evaluation, bool(seeds))
+    evaluation = evaluated({**systems, **baselines(split.train_and_validation, vocabulary)})
+    if seeds:
+        # Like is held against like: without retraining on either side.
+        peer = not_retrained(row.peer)
+        pair = evaluated({name: systems[name] for name in (WITHOUT_RETRAINING, peer)})
+        evaluation["differences"][peer] = pair["differences"][peer]
+        if evaluation["new_users"]:
+            evaluation["new_users"]["differences"][peer] = pair["new_users"]["differences"][peer]
+    figures = _of_lists(with_lists(evaluation, {**ours, **peers}), bool(seeds))
     comparable = figures["systems"][not_retrained(row.peer)]
     curves = [run["curve"] for run in seeds]
     return {
@@ -224,11 +226,7 @@ def judged(
             "split": split.counts,
         },
         "protocol": evaluation["protocol"],
-        "peer": {
-            "name": row.peer, "model": row.model, "settings": row.settings, "source": row.source,
-            "floor": row.floor, "patience": PATIENCE, "max_epochs": row.max_epochs,
-            "cap_seconds": row.cap_seconds, "versions": first["versions"],
-        },
+        "peer": {**declared(row), "versions": first["versions"]},
         "seeds": [SEED],
         "metrics": figures["systems"][row.peer],
         **figures,
@@ -238,6 +236,7 @@ def judged(
         "retraining_capped": retrained["capped"],
         "published": row.published,
         "reproduced": reproduced(comparable, row.published),
+        "trained": told["trained"],
         "attrec": key and {**key, "curves": curves,
                            "seconds_to_peer": seconds_to(first["best"]["ndcg@10"], curves)},
         "cost": {
@@ -249,6 +248,15 @@ def judged(
             "peak_memory_bytes": max(first["peak_memory_bytes"], retrained["peak_memory_bytes"]),
             "threads": first["threads"],
         },
+    }  # fmt: skip
+
+
+def declared(row: Row) -> dict[str, Any]:
+    """Return what a result keeps of how its peer was declared."""
+    return {
+        "name": row.peer, "model": row.model, "settings": row.settings, "source": row.source,
+        "floor": row.floor, "patience": PATIENCE, "max_epochs": row.max_epochs,
+        "cap_seconds": row.cap_seconds,
     }  # fmt: skip
 
 
@@ -304,9 +312,12 @@ def _of_lists(evaluation: dict[str, Any], with_attrec: bool) -> dict[str, Any]:
 
 
 def missing(row: Row) -> bool:
-    """Answer whether a row has no result, or one beside an AttRec with other options."""
+    """Answer whether a row has no result, or one of another declaration or another AttRec."""
     found = read_row("peers", row.name)
-    return found is None or beside_another(row, found)
+    if found is None or found["published"] != row.published:
+        return True
+    now = declared(row)
+    return {name: found["peer"].get(name) for name in now} != now or beside_another(row, found)
 
 
 def beside_another(row: Row, found: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ STUDY = "study.db"
 _LOCK = "study.lock"
 STUDY_FILES = (STUDY, f"{STUDY}-journal", _LOCK)
 _NAME = "attrec"
-_WARMUP_EPOCHS = 5
+_WARMUP_EPOCHS = 12
 """The first epoch at which a trial may be pruned."""
 _FINISHED_BEFORE_PRUNING = 5
 """Trials that have to have finished, and to have reached an epoch, before one is pruned at it."""
@@ -88,7 +89,7 @@ class Running:
     def __init__(self, trial: optuna.Trial, values: dict[str, Any], stopped_before: bool) -> None:
         self._trial, self.values, self.stopped_before = trial, values, stopped_before
         self.number = trial.number + 1
-        self.seconds_before = float(trial.user_attrs.get("seconds", 0.0))
+        self._began = time.monotonic() - float(trial.user_attrs.get("seconds", 0.0))
         self._figures = dict(trial.study.trials[trial.number].intermediate_values)
 
     def report(self, epoch: int, figure: float) -> bool:
@@ -99,13 +100,14 @@ class Running:
         if epoch not in self._figures:
             self._figures[epoch] = max([figure, *self._figures.values()])
             self._trial.report(self._figures[epoch], epoch)
+            self._keep_seconds()
         return bool(self._trial.should_prune())
 
-    def end(self, ending: Ending, seconds: float, reason: str = "") -> None:
+    def end(self, ending: Ending, reason: str = "") -> None:
         """Keep how it ended; a stopped one stays to be gone on with."""
         from optuna.trial import TrialState
 
-        self._trial.set_user_attr("seconds", seconds)
+        self._keep_seconds()
         if reason:
             self._trial.set_user_attr("reason", reason)
         if ending == "finished":
@@ -113,6 +115,9 @@ class Running:
         elif ending != "stopped":
             state = TrialState.PRUNED if ending == "pruned" else TrialState.FAIL
             self._trial.study.tell(self._trial, state=state)
+
+    def _keep_seconds(self) -> None:
+        self._trial.set_user_attr("seconds", time.monotonic() - self._began)
 
 
 class Study:

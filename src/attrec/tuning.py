@@ -325,7 +325,6 @@ class _Search:
 
     def _train(self, running: Running) -> None:
         """Run one trial, and keep how it ended."""
-        began = time.monotonic() - running.seconds_before
         ending: Ending = "finished"
         reason = ""
         try:
@@ -336,9 +335,9 @@ class _Search:
             # These values do not go together, or not on this machine: others may.
             ending, reason = "failed", str(error)
         except InterruptedTraining:
-            running.end("stopped", time.monotonic() - began)
+            running.end("stopped")
             raise
-        running.end(ending, time.monotonic() - began, reason)
+        running.end(ending, reason)
 
     def _train_on(self, running: Running) -> None:
         options = self._base.with_(**running.values)
@@ -352,9 +351,10 @@ class _Search:
         keeper = Checkpointer(
             self._kept, identity, options.train.checkpoint_seconds, told.stop_requested
         )
+        # A trial is judged without the popularity of the moment, which `fit` chooses afterwards.
         train_on(
-            self._split.train, options, validate_on=self._split, listener=told,
-            checkpointer=keeper, items=self._items,
+            self._split.train, options.with_(recent_popularity=False), validate_on=self._split,
+            listener=told, checkpointer=keeper, items=self._items,
         )  # fmt: skip
 
 
