@@ -20,6 +20,7 @@ from benchmarks.peers.workers import protocol
 from docs import peers as page
 from docs import performance
 
+import attrec
 from attrec.api import train_on
 from attrec.baselines import item_counts
 from attrec.config import Options, ProtocolConfig
@@ -32,6 +33,7 @@ from attrec.evaluation.comparison import rank_in_lists, read_lists
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.metrics import per_user
 from attrec.evaluation.ranking import rank_targets
+from tests.test_calibration import SMALL, fashionable
 
 LEAVE_LAST_OUT = ProtocolConfig()
 FAKE = """
@@ -498,6 +500,27 @@ def test_a_seed_is_trained_once_and_judged_as_often_as_asked(place, monkeypatch)
             assert kept.lists == made.lists
     with pytest.raises(NameError, match="train_on"):
         accuracy.trained_seed("old", split, options.with_(seed=1), vocabulary)
+
+
+def test_the_benchmark_measures_what_fit_gives(place):
+    options = Options.of(split="global-time", **SMALL)
+    fitted = attrec.fit(fashionable(), options=options)
+    split = split_log(fashionable(), options.protocol)
+    vocabulary = Vocabulary.fit(split.train_and_validation)
+    run = accuracy.trained_seed("fashion", split, options, vocabulary)
+    assert run["curve"][-1]["epoch"] == run["curve"][-2]["epoch"]  # popularity was taken
+    assert run["curve"][-1]["ndcg@10"] > run["curve"][-2]["ndcg@10"]
+    assert run["curve"][-1]["seconds"] > run["curve"][-2]["seconds"]
+    evaluation = evaluate_systems(
+        {name: [one.ranking for one in of] for name, of in accuracy.systems_of([run]).items()},
+        encode_cases(split.test, split.log, vocabulary),
+        options.protocol,
+        item_counts(split.train_and_validation, vocabulary),
+        split.protocol,
+    )
+    for name, found in evaluation.systems.items():
+        for metric in ("hit_rate@10", "ndcg@10", "mrr"):
+            assert found.metrics[metric] == fitted.evaluation.systems[name].metrics[metric]
 
 
 @pytest.mark.parametrize("split", ["leave-last-out", "global-time"])

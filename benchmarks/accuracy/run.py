@@ -15,7 +15,6 @@ import json
 import resource
 import shutil
 import sys
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,15 @@ from attrec.api import (
     train_on,
 )
 from attrec.baselines import item_counts
-from attrec.calibration import CASES, calibrate
 from attrec.config import Options
-from attrec.data.cases import encode_cases, validation_events
-from attrec.data.interactions import InteractionLog
-from attrec.data.sequences import Sequences
+from attrec.data.cases import encode_cases
 from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.metrics import per_user
 from attrec.evaluation.ranking import rank_targets
-from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import make_network
-from attrec.popularity import Moment, at_moment
+from attrec.profiling import Profile
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
@@ -177,31 +172,18 @@ def _networks_path(name: str, key: Any) -> Path:
 def _judged_seed(
     path: Path, split: Split, options: Options, vocabulary: Vocabulary
 ) -> tuple[dict[str, Any], dict[str, Places]]:
-    """Choose the popularity of the moment and rank the test part by both kept networks."""
-    run = json.loads(path.read_text(encoding="utf-8"))
-    events = validation_events(split, Vocabulary.fit(split.train), CASES)
-    first = _restored(path, "first", split.train, options)
-    calibration, began = None, time.perf_counter()
-    if isinstance(first.network, AdditiveNetwork) and options.model.recent_popularity:
-        sequences = Sequences.from_log(split.train, first.vocabulary)
-        calibration = calibrate(first.network, sequences, events, options)
-    told: dict[str, Any] = {**run, "calibration": calibration.tried if calibration else []}
-    moment = calibration.moment if calibration else None
-    if moment is not None:
-        took = time.perf_counter() - began
-        at_its_moment = _restored(path, "first", split.train, options, moment)
-        told["curve"] = [
-            *run["curve"],
-            _last_point(run["curve"], at_its_moment, split, options, took),
-        ]
+    """Rank the test part by both kept networks."""
     cases = encode_cases(split.test, split.log, vocabulary)
     counts = item_counts(split.train_and_validation, vocabulary)
     places = {}
     for which, log in (("first", split.train), ("retrained", split.train_and_validation)):
-        trained = _restored(path, which, log, options, moment)
+        of_log = Vocabulary.fit(log)
+        network = make_network(options.model, of_log.num_users, of_log.num_items)
+        network.load_state_dict(load_file(path.with_suffix(f".{which}.safetensors")))
+        trained = Trained(network, of_log, TrainingRun([], 0, ""))
         ranking = trained.ranking(split, options.protocol, vocabulary)
         places[which] = Places.of(ranking, cases, options.protocol.cutoffs, counts)
-    return told, places
+    return json.loads(path.read_text(encoding="utf-8")), places
 
 
 def _train(path: Path, name: str, split: Split, options: Options) -> None:
@@ -210,17 +192,22 @@ def _train(path: Path, name: str, split: Split, options: Options) -> None:
     kept = path.with_suffix(".checkpoint")
     keeper = make_checkpointer(kept, split, options, Listener())
     assert keeper is not None
-    first = train_on(split.train, options, validate_on=split, checkpointer=keeper)
+    profile = Profile()
+    first = train_on(split.train, options, validate_on=split, checkpointer=keeper, profile=profile)
     last = retrain_on(split, first, options, checkpointer=keeper)
     for which, trained in (("first", first), ("retrained", last)):
         save_file(trained.network.state_dict(), path.with_suffix(f".{which}.safetensors"))
-    best = first.run.best_epoch
+    best, curve, calibration = first.run.best_epoch, validation_curve(first.run), first.calibration
+    if calibration is not None and calibration.moment is not None:
+        took = sum(one.seconds for one in profile.phases() if one.path == ("calibration",))
+        curve.append(_last_point(curve[-1], first, split, options, took))
     run = {
         "best_epoch": best,
         "seconds": sum(epoch.train_seconds + epoch.validation_seconds
                        for epoch in [*first.run.epochs, *last.run.epochs]),
         "figures": first.run.epochs[best - 1].validation,
-        "curve": validation_curve(first.run),
+        "curve": curve,
+        "calibration": calibration.tried if calibration is not None else [],
         "trained": {
             **here_and_now(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -232,23 +219,10 @@ def _train(path: Path, name: str, split: Split, options: Options) -> None:
     print(f"{name} seed {options.train.seed}: {run}", flush=True)
 
 
-def _restored(
-    path: Path, which: str, log: InteractionLog, options: Options, moment: Moment | None = None
-) -> Trained:
-    """Return a kept network, with the popularity of a moment."""
-    vocabulary = Vocabulary.fit(log)
-    network = make_network(options.model, vocabulary.num_users, vocabulary.num_items)
-    network.load_state_dict(load_file(path.with_suffix(f".{which}.safetensors")))
-    if isinstance(network, AdditiveNetwork):
-        network = network.with_offset(torch.zeros_like(network.offset))
-        network = at_moment(network, Sequences.from_log(log, vocabulary), moment)
-    return Trained(network, vocabulary, TrainingRun([], 0, ""))
-
-
 def _last_point(
-    curve: list[dict[str, float]], trained: Trained, split: Split, options: Options, took: float
+    last: dict[str, float], trained: Trained, split: Split, options: Options, took: float
 ) -> dict[str, float]:
-    """Add what the popularity of the moment brings to validation, ``took`` seconds later."""
+    """Tell what the popularity of the moment brings to validation, ``took`` seconds later."""
     ranks = rank_targets(
         NetworkScorer(trained.network),
         trained.cases(split.validation, split.log),
@@ -257,8 +231,8 @@ def _last_point(
         ties=options.protocol.ties,
     ).ranks
     return {
-        "epoch": curve[-1]["epoch"],
-        **{name: curve[-1][name] + took for name in ("seconds", "wall_seconds")},
+        "epoch": last["epoch"],
+        **{name: last[name] + took for name in ("seconds", "wall_seconds")},
         **{name: float(per_user(name, ranks).mean()) for name in ("ndcg@10", "hit_rate@10")},
     }
 
