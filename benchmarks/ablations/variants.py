@@ -182,5 +182,9 @@ ACCURATE: dict[str, dict[str, object]] = {
     "dimension-256": {"embedding_dim": 256},
     "no-averaging": {"averaging": 0.0},
     "label-smoothing": {"label_smoothing": 0.1},
+    "rate-0.001": {"learning_rate": 0.001},
+    "rate-0.004": {"learning_rate": 0.004},
+    "dropout-0.5": {"dropout": 0.5},
+    "temperature-0.07": {"temperature": 0.07},
 }
 """Changes of the accurate preset."""
