@@ -302,6 +302,8 @@ def _draw(split: str, found: list[Found], path: Path) -> None:
     from matplotlib.figure import Figure
 
     colours = mpl.colormaps["tab10"]
+    # A peer has one colour in all pictures.
+    of_peer = list(dict.fromkeys(row.peer for row in read_rows().values()))
     with mpl.rc_context({"svg.hashsalt": split, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(7.2, 4.0), layout="constrained")
         axes = figure.subplots()
@@ -309,9 +311,10 @@ def _draw(split: str, found: list[Found], path: Path) -> None:
         for number, curve in enumerate(attrec["curves"] if attrec else []):
             if curve:
                 _curve(axes, curve, "black", "AttRec" if number == 0 else None)
-        for place, row in enumerate(row for row in found if not row["peer"]["floor"]):
-            name = row["peer"]["name"] + (" (cut)" if row["capped"] else "")
-            _curve(axes, row["curve"], colours(place), name)
+        for row in (row for row in found if not row["peer"]["floor"]):
+            name = row["peer"]["name"]
+            shown = name + (" (cut)" if row["capped"] else "")
+            _curve(axes, row["curve"], colours(of_peer.index(name)), shown)
         for place, row in enumerate(row for row in found if row["peer"]["floor"]):
             axes.axhline(row["best"][TARGET], color="grey", linewidth=0.8,
                          linestyle=(":", "--")[place % 2], label=row["peer"]["name"])  # fmt: skip
