@@ -184,6 +184,7 @@ ACCURATE: dict[str, dict[str, object]] = {
     "label-smoothing": {"label_smoothing": 0.1},
     "rate-0.001": {"learning_rate": 0.001},
     "rate-0.004": {"learning_rate": 0.004},
+    "warmup-50": {"warmup_steps": 50},
     "dropout-0.5": {"dropout": 0.5},
     "temperature-0.07": {"temperature": 0.07},
 }
