@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,21 +37,21 @@ class Family:
     ----------
     name : str
         Of the row that has nothing changed.
-    variants : tuple of str
-        That row first.
+    variants : dict
+        A variant to the options that it changes, that row first; `VARIANTS` change equations.
     logs : dict
         A row's first word to the data, as `benchmarks.data.load_split` names it.
     options : dict
-        Of the preset, for each log.
+        Of all variants, for each log.
     on_validation : bool
         Judged there, not on the test part.
     """
 
     name: str
     preset: str
-    variants: tuple[str, ...]
+    variants: dict[str, dict[str, object]]
     logs: dict[str, str]
-    options: dict[str, dict[str, object]] = field(default_factory=dict)
+    options: dict[str, dict[str, object]]
     on_validation: bool = False
 
 
@@ -59,15 +59,20 @@ FAMILIES = (
     Family(
         "paper",
         "paper-sparse",
-        (*OPTIONS, *VARIANTS),
+        {**OPTIONS, **{name: {} for name in VARIANTS}},
         {"ml-100k": "ml-100k.author-split", "ml-1m": "ml-1m"},
         {"ml-100k": {"max_epochs": 40}, "ml-1m": {"max_epochs": 15}},
     ),
     Family(
         "accurate",
         "accurate",
-        tuple(ACCURATE),
-        {name: name for name in ("movietweetings-100k", "amazon-beauty")},
+        ACCURATE,
+        {"movietweetings-100k": "movietweetings-100k", "amazon-beauty": "amazon-beauty"},
+        # The popularity of the moment is added to a network, whichever it is.
+        {
+            "movietweetings-100k": {"recent_popularity": False},
+            "amazon-beauty": {"recent_popularity": False},
+        },
         on_validation=True,
     ),
 )
@@ -75,8 +80,7 @@ FAMILIES = (
 
 def options_of(family: Family, log: str, name: str) -> Options:
     """Return a row's options."""
-    changed = {**OPTIONS, **ACCURATE}.get(name, {})
-    return Options.of(family.preset, **{**family.options.get(log, {}), **changed})
+    return Options.of(family.preset, **{**family.options[log], **family.variants[name]})
 
 
 def train_variant(name: str, split: Split, options: Options) -> Trained:
@@ -86,8 +90,7 @@ def train_variant(name: str, split: Split, options: Options) -> Trained:
             split.train, options, validate_on=split,
             network_class=VARIANTS[name], make_scorer=VariantScorer,
         )  # fmt: skip
-    # The popularity of the moment is added to a network, whichever it is.
-    return train_on(split.train, options.with_(recent_popularity=False), validate_on=split)
+    return train_on(split.train, options, validate_on=split)
 
 
 def run_row(family: Family, log: str, name: str) -> None:
@@ -110,7 +113,8 @@ def run_row(family: Family, log: str, name: str) -> None:
         write_kept("ablations", f"{log}.{name}", key, {}, systems)
     else:
         systems |= _reference(family, log, key)
-    limit = "" if not family.options else f", at most {options.train.max_epochs} epochs"
+    most = family.options[log].get("max_epochs")
+    limit = f", at most {most} epochs" if most else ""
     part = "; judged on the validation part" if family.on_validation else ""
     evaluation = evaluate_systems(
         {one: [places.ranking] for one, places in systems.items()},

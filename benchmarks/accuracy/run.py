@@ -16,6 +16,7 @@ import resource
 import shutil
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,8 @@ from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.metrics import per_user
-from attrec.evaluation.ranking import rank_targets
 from attrec.model.choice import make_network
 from attrec.profiling import Profile
-from attrec.retrieval.vectors import NetworkScorer
 from attrec.training.checkpoint import TrainingRun
 from benchmarks.data import load_split
 from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
@@ -223,13 +222,7 @@ def _last_point(
     last: dict[str, float], trained: Trained, split: Split, options: Options, took: float
 ) -> dict[str, float]:
     """Tell what the popularity of the moment brings to validation, ``took`` seconds later."""
-    ranks = rank_targets(
-        NetworkScorer(trained.network),
-        trained.cases(split.validation, split.log),
-        trained.vocabulary.num_items,
-        filter_seen=options.protocol.filter_seen,
-        ties=options.protocol.ties,
-    ).ranks
+    ranks = trained.ranking(replace(split, test=split.validation), options.protocol).ranks
     return {
         "epoch": last["epoch"],
         **{name: last[name] + took for name in ("seconds", "wall_seconds")},
