@@ -278,7 +278,6 @@ def test_a_row_holds_what_the_pages_need(place):
     assert row["reproduced"] is None
     assert len(row["attrec"]["curves"]) == 2
     assert all(len(curve) == 2 for curve in row["attrec"]["curves"])
-    assert len(row["attrec"]["seconds_to_peer"]) == 2
 
 
 def test_like_is_held_against_like(place):
@@ -396,7 +395,7 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
         for cells in reversed([line.split("|") for line in text.splitlines() if line[:2] == "| "])
     }
     assert "Not measured yet: absent." in text
-    assert line_of["cut"][-2].strip() == "cut at 0 min"
+    assert line_of["cut"][-2].strip() == "cut at 0 min, no published figure"
     assert line_of["good"][-2].strip() == ""
     assert line_of["unlike"][-2].strip() == "not reproduced"
     assert "Nothing is claimed over unlike: not retrained it reaches 1.0000 of the " in text
@@ -416,7 +415,7 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)
     text = page.peers_page()
-    assert "| cut at 0 min, beside an AttRec of other options than today's |" in text
+    assert "| cut at 0 min, no published figure, beside an AttRec of other" in text
     page.draw(place / "pictures")
     picture = place / "pictures" / "walks.leave-last-out.svg"
     assert "(peers/walks.leave-last-out.svg)" in text
@@ -461,6 +460,29 @@ def test_a_share_of_the_time_is_claimed_only_where_every_seed_came_there():
     assert page._to_the_same([10.0, None], 60.0, False, None) == ["10, not reached", "", "no"]
     assert page._to_the_same([10.0], 60.0, False, False)[-1] == "not reproduced"
     assert page._to_the_same([], 60.0, False, None) == ["not measured yet", "", ""]
+
+
+def test_the_verdict_is_by_the_clock_with_the_judging(place, monkeypatch):
+    row = declared()
+    peers.run_row(row)
+    monkeypatch.setattr(page, "read_rows", lambda: {row.name: row})
+    found = measured(row.name)
+    found["best"] |= {"ndcg@10": 0.2, "wall_seconds": 30.0, "seconds": 30.0}
+    point = {"epoch": 1, "ndcg@10": 0.2, "seconds": 6.0, "wall_seconds": 12.0}
+    found["attrec"]["curves"] = [[point]]
+    (line,) = [line for line in page._times({"good": found}) if line.startswith("| good |")]
+    assert [cell.strip() for cell in line.split("|")][5:9] == ["12", "0.40", "no", "0.20"]
+
+
+def test_a_changed_worker_is_measured_again(place):
+    row = declared()
+    peers.run_row(row)
+    assert not peers.missing(row)
+    changed = dataclasses.replace(row, revision=1)
+    assert peers.missing(changed)
+    peers.run_row(changed)
+    assert not peers.missing(changed)
+    assert measured(row.name)["peer"]["revision"] == 1
 
 
 def test_every_declared_row_can_be_run():

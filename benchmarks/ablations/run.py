@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +23,16 @@ from attrec.data.cases import encode_cases
 from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
-from benchmarks.ablations.variants import ACCURATE, OPTIONS, VARIANTS, VariantScorer
+from attrec.model.additive import AdditiveNetwork
+from attrec.retrieval.vectors import NetworkScorer
+from benchmarks.ablations.variants import (
+    ACCURATE,
+    ADDITIVE,
+    OPTIONS,
+    VARIANTS,
+    Variant,
+    VariantScorer,
+)
 from benchmarks.data import load_split
 from benchmarks.kept import Places, read_kept, with_lists, write_kept
 from benchmarks.rows import read_row, write_row
@@ -38,7 +47,9 @@ class Family:
     name : str
         Of the row that has nothing changed.
     variants : dict
-        A variant to the options that it changes, that row first; `VARIANTS` change equations.
+        A variant to the options that it changes, that row first.
+    networks : dict
+        A variant that changes an equation to its network.
     logs : dict
         A row's first word to the data, as `benchmarks.data.load_split` names it.
     options : dict
@@ -50,16 +61,19 @@ class Family:
     name: str
     preset: str
     variants: dict[str, dict[str, object]]
+    networks: Mapping[str, type[Variant] | type[AdditiveNetwork]]
     logs: dict[str, str]
     options: dict[str, dict[str, object]]
     on_validation: bool = False
 
 
+ACCURATE_LOGS = ("ml-100k", "movietweetings-100k", "amazon-beauty")
 FAMILIES = (
     Family(
         "paper",
         "paper-sparse",
-        {**OPTIONS, **{name: {} for name in VARIANTS}},
+        OPTIONS,
+        VARIANTS,
         {"ml-100k": "ml-100k.author-split", "ml-1m": "ml-1m"},
         {"ml-100k": {"max_epochs": 40}, "ml-1m": {"max_epochs": 15}},
     ),
@@ -67,12 +81,10 @@ FAMILIES = (
         "accurate",
         "accurate",
         ACCURATE,
-        {"movietweetings-100k": "movietweetings-100k", "amazon-beauty": "amazon-beauty"},
+        ADDITIVE,
+        {log: log for log in ACCURATE_LOGS},
         # The popularity of the moment is added to a network, whichever it is.
-        {
-            "movietweetings-100k": {"recent_popularity": False},
-            "amazon-beauty": {"recent_popularity": False},
-        },
+        {log: {"recent_popularity": False} for log in ACCURATE_LOGS},
         on_validation=True,
     ),
 )
@@ -80,17 +92,16 @@ FAMILIES = (
 
 def options_of(family: Family, log: str, name: str) -> Options:
     """Return a row's options."""
-    return Options.of(family.preset, **{**family.options[log], **family.variants[name]})
+    return Options.of(family.preset, **{**family.options[log], **family.variants.get(name, {})})
 
 
-def train_variant(name: str, split: Split, options: Options) -> Trained:
+def train_variant(family: Family, name: str, split: Split, options: Options) -> Trained:
     """Train on the training part; the epoch is chosen on validation."""
-    if name in VARIANTS:
-        return train_on(
-            split.train, options, validate_on=split,
-            network_class=VARIANTS[name], make_scorer=VariantScorer,
-        )  # fmt: skip
-    return train_on(split.train, options, validate_on=split)
+    network = family.networks.get(name)
+    judged_by = VariantScorer if network and issubclass(network, Variant) else NetworkScorer
+    return train_on(
+        split.train, options, validate_on=split, network_class=network, make_scorer=judged_by
+    )
 
 
 def run_row(family: Family, log: str, name: str) -> None:
@@ -101,7 +112,7 @@ def run_row(family: Family, log: str, name: str) -> None:
     if family.on_validation:
         split = replace(split, test=split.validation)
     started = time.perf_counter()
-    trained = train_variant(name, split, options)
+    trained = train_variant(family, name, split, options)
     seconds = time.perf_counter() - started
     vocabulary = Vocabulary.fit(split.train)
     cases = encode_cases(split.test, split.log, vocabulary)
@@ -161,7 +172,7 @@ def main() -> None:
         f"{log}.{name}": (family, log, name)
         for family in FAMILIES
         for log in family.logs
-        for name in family.variants
+        for name in (*family.variants, *family.networks)
     }
     asked: Iterable[str] = sys.argv[1:]
     for row in asked or [row for row in every if read_row("ablations", row) is None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from attrec.config import ModelConfig
 from attrec.data.cases import Cases
 from attrec.data.sequences import last_items
+from attrec.model.additive import AdditiveNetwork
 from attrec.model.attention import allowed_pairs, project
 from attrec.model.distance import joint_distance
 from attrec.model.network import AttRecNetwork
@@ -172,6 +175,40 @@ OPTIONS: dict[str, dict[str, object]] = {
 }
 """Changes that are options of the product."""
 
+
+class BareValues(AdditiveNetwork):
+    """What an event adds is its embedding itself; attention only weighs."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        same = torch.eye(self.config.embedding_dim).repeat(self.config.heads, 1)
+        self.maps = nn.Parameter(same.to(self.maps), requires_grad=False)
+
+
+class NoRecency(AdditiveNetwork):
+    """No weight knows how long ago an event was, but for the causal mask."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        for part in (self, *self.blocks):
+            part.recency = nn.Parameter(torch.zeros_like(part.recency), requires_grad=False)
+
+
+class SharedTable(AdditiveNetwork):
+    """An item is the same as an event and as a candidate."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.item_context = self.item_key
+
+
+ADDITIVE: dict[str, type[AdditiveNetwork]] = {
+    "bare-values": BareValues,
+    "no-recency": NoRecency,
+    "shared-table": SharedTable,
+}
+"""Changes of the additive network."""
+
 ACCURATE: dict[str, dict[str, object]] = {
     "accurate": {},
     "no-blocks": {"blocks": 0},
@@ -187,5 +224,7 @@ ACCURATE: dict[str, dict[str, object]] = {
     "warmup-50": {"warmup_steps": 50},
     "dropout-0.5": {"dropout": 0.5},
     "temperature-0.07": {"temperature": 0.07},
+    "no-weight-decay": {"weight_decay": 0.0},
+    "sampled-softmax": {"softmax_samples": 512},
 }
-"""Changes of the accurate preset."""
+"""Changes of the accurate preset that are options of the product."""

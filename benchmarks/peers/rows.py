@@ -37,6 +37,8 @@ class Row:
     settings : dict
     published : dict or None
         What is published of just this training.
+    revision : int
+        Goes up when what the peer's worker does is changed, so that its rows are measured again.
     """
 
     name: str
@@ -54,6 +56,12 @@ class Row:
     max_epochs: int
     settings: dict[str, Any]
     published: dict[str, Any] | None
+    revision: int = 0
+
+    @property
+    def revision_if_any(self) -> dict[str, int]:
+        """What tells a row of a changed worker from one of the first."""
+        return {"revision": self.revision} if self.revision else {}
 
 
 def read_rows(path: Path = ROWS) -> dict[str, Row]:
@@ -80,6 +88,7 @@ def read_rows(path: Path = ROWS) -> dict[str, Row]:
                 max_epochs=peer.get("max_epochs", 1),
                 settings={**peer["settings"], **peer.get(split["data"], {})},
                 published=of[0] if of else None,
+                revision=peer.get("revision", 0),
             )
             rows[row.name] = row
     return rows

@@ -67,7 +67,8 @@ def measured(
 ) -> tuple[dict[str, Any], dict[str, Places]]:
     """Return what both trainings of a peer told, and where the targets stood in their lists."""
     key = [row.worker, row.model, row.settings, row.cap_seconds, row.max_epochs, row.options,
-           PATIENCE, SEED, THREADS, split.log.fingerprint()]  # fmt: skip
+           PATIENCE, SEED, THREADS, split.log.fingerprint(),
+           *row.revision_if_any.values()]  # fmt: skip
     kept = read_kept("peers", row.name, key)
     if kept is not None:
         return kept
@@ -109,6 +110,7 @@ def work(row: Row, material: Path, phase: str, epochs: float | None = None) -> d
         "epochs": epochs,
         "seed": SEED,
         "threads": THREADS,
+        **row.revision_if_any,
     }
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
     out = CACHE / "work" / f"{row.name}.{phase}.{digest}"
@@ -215,7 +217,6 @@ def judged(
             evaluation["new_users"]["differences"][peer] = pair["new_users"]["differences"][peer]
     figures = _of_lists(with_lists(evaluation, {**ours, **peers}), bool(seeds))
     comparable = figures["systems"][not_retrained(row.peer)]
-    curves = [run["curve"] for run in seeds]
     return {
         "data": {
             "name": row.data,
@@ -237,8 +238,7 @@ def judged(
         "published": row.published,
         "reproduced": reproduced(comparable, row.published),
         "trained": told["trained"],
-        "attrec": key and {**key, "curves": curves,
-                           "seconds_to_peer": seconds_to(first["best"]["ndcg@10"], curves)},
+        "attrec": key and {**key, "curves": [run["curve"] for run in seeds]},
         "cost": {
             "train_seconds": first["train_seconds"],
             "validation_seconds": first["validation_seconds"],
@@ -256,7 +256,7 @@ def declared(row: Row) -> dict[str, Any]:
     return {
         "name": row.peer, "model": row.model, "settings": row.settings, "source": row.source,
         "floor": row.floor, "patience": PATIENCE, "max_epochs": row.max_epochs,
-        "cap_seconds": row.cap_seconds,
+        "cap_seconds": row.cap_seconds, **row.revision_if_any,
     }  # fmt: skip
 
 
@@ -279,16 +279,27 @@ def reproduced(figures: dict[str, Any], published: dict[str, Any] | None) -> boo
     return all(figures[name]["mean"] >= ENOUGH * published[name] for name in metrics)
 
 
-def seconds_to(value: float, curves: list[list[dict[str, float]]]) -> list[float | None]:
-    """Return each seed's training seconds until validation NDCG@10 reached ``value``, or None.
+def seconds_to(
+    value: float, curves: list[list[dict[str, float]]], clock: str
+) -> list[float | None]:
+    """Return each seed's seconds until validation NDCG@10 reached ``value``, or None.
+
+    Parameters
+    ----------
+    value : float
+    curves : list
+        The points of each seed.
+    clock : str
+        ``wall_seconds``, or ``seconds`` without the judging.
 
     Examples
     --------
-    >>> seconds_to(0.2, [[{"ndcg@10": 0.1, "seconds": 3.0}, {"ndcg@10": 0.2, "seconds": 6.0}]])
+    >>> curve = [{"ndcg@10": 0.1, "seconds": 3.0}, {"ndcg@10": 0.2, "seconds": 6.0}]
+    >>> seconds_to(0.2, [curve], "seconds")
     [6.0]
     """
     return [
-        next((point["seconds"] for point in curve if point["ndcg@10"] >= value), None)
+        next((point[clock] for point in curve if point["ndcg@10"] >= value), None)
         for curve in curves
     ]
 

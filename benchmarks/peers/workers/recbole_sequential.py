@@ -18,7 +18,7 @@ from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
-from recbole.sampler import Sampler
+from recbole.sampler import RepeatableSampler
 from recbole.utils import get_model, init_seed
 
 USER, ITEM, TIME = "user_id", "item_id", "timestamp"
@@ -101,7 +101,7 @@ def train(material: Material, spec: dict[str, Any], watch: Watch) -> Score:
         init_seed(config["seed"], config["reproducibility"])
         dataset = create_dataset(config)
         built = dataset.build()[0]
-    sampler = Sampler("train", built, "uniform").set_phase("train")
+    sampler = RepeatableSampler("train", built, "uniform").set_phase("train")
     loader = TrainDataLoader(config, built, sampler, shuffle=True)
     model = get_model(config["model"])(config, built)
     optimizer = torch.optim.Adam(
