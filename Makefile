@@ -13,12 +13,12 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Two test processes with one thread each are quicker than one process with two; figures are per thread.
-test soak mutants bench-accuracy bench-ablations bench-cold-items bench-cache bench-foldin bench-peers bench-replay: export OMP_NUM_THREADS ?= 1
+test soak mutants bench-accuracy bench-ablations bench-cold-items bench-cache bench-foldin bench-independent bench-peers bench-replay: export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test soak lint format mutants wheel docs \
-        bench-accuracy bench-ablations bench-cold-items bench-cache bench-foldin bench-peers bench-replay \
-        bench-speed bench-index bench-gpu bench-data clean
+        bench-accuracy bench-ablations bench-cold-items bench-cache bench-foldin bench-independent bench-peers \
+        bench-replay bench-speed bench-index bench-gpu bench-data clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -74,6 +74,9 @@ docs: $(VENV)/.ready ## write the generated pages again
 
 bench-accuracy: $(VENV)/.ready ## accuracy rows that are missing, or ROW=name; ROW="--again name" trains again
 	@$(BIN)/python -m benchmarks.accuracy.run $(ROW)
+
+bench-independent: $(VENV)/.ready ## the accurate rows' figures again, from files, by plain Python
+	@$(BIN)/python -m benchmarks.independent.run $(ROW)
 
 bench-ablations: $(VENV)/.ready ## ablation rows that are missing, or ROW=name again
 	@$(BIN)/python -m benchmarks.ablations.run $(ROW)

@@ -15,10 +15,41 @@ GROUPS = {
 Found = Mapping[str, Any]
 
 
+def users_given_anew() -> list[str]:
+    """Compare users unknown to the accurate preset's training with trained ones."""
+    lines: list[str] = []
+    for row in _users(accurate=True):
+        data, same = row["data"], row["same_lists"]
+        found = row["metrics"]["held out"]
+        (differences,) = found["differences"].values()
+        lines += [
+            f"**{row['row'].removeprefix('users.')}**: {data['held_out']:,} of {data['users']:,} "
+            f"users held out of training, {found['users']:,} of them with a test event. Lists of "
+            f"{same['k']}, beside those of the same histories given anew, one at a time "
+            f"({len(row['seeds'])} seeds): of trained users, asked by their ids, "
+            f"{_agreement(same['trained users'])}; of held-out users, asked all together, "
+            f"{_agreement(same['held-out users'])}.",
+            "",
+        ]
+        body = []
+        for system, figures in found["systems"].items():
+            less = differences if system == "trained without them" else {}
+            cells = [_figure(figures[metric], less.get(metric)) for metric in USERS]
+            body.append([system, *cells])
+        lines += [*table(["held-out users; model", *USERS.values()], body), ""]
+    if not lines:
+        return ["Not measured yet: `make bench-foldin`.", ""]
+    return [
+        *lines,
+        "Stars: the 95 % interval of the paired difference from the line before excludes zero.",
+        "",
+    ]
+
+
 def users_folded_in() -> list[str]:
     """Compare the trained row, the mean over V and the fit, on the same users."""
     lines: list[str] = []
-    for row in rows("foldin", "users."):
+    for row in _users(accurate=False):
         fit, name = row["fit"], row["row"].removeprefix("users.")
         lines += [
             f"**{name}**; fit: λ′ = {fit['l2']:g} towards the {fit['towards']}, at most "
@@ -63,6 +94,17 @@ def items_folded_in() -> list[str]:
         head = ["", "events", "new: HR@10", "NDCG@10", "of the lists", "trained items: NDCG@10"]
         lines += [*table(head, body), ""]
     return lines or ["Not measured yet: `make bench-foldin`.", ""]
+
+
+def _users(*, accurate: bool) -> list[dict[str, Any]]:
+    return [row for row in rows("foldin", "users.") if row["row"].endswith(".accurate") == accurate]
+
+
+def _agreement(found: Found) -> str:
+    return (
+        f"{found['unequal']:,} of {found['lists']:,} differ, and distances by at most "
+        f"{found['largest_difference']:.0e}"
+    )
 
 
 def _figure(found: Found, difference: Found | None = None) -> str:

@@ -26,6 +26,8 @@ import attrec
 from attrec.cli import app
 from attrec.config import PRESETS, Architecture, option_specs
 from docs import peers, reuse, updating
+from docs.cold_items import cold_items
+from docs.independent import same_figures
 from docs.performance import measured_before, performance_page, rows
 
 DOCS = Path(__file__).parent
@@ -118,7 +120,7 @@ def accuracy_page() -> str:
     """Make the accuracy page from the result files."""
     lines = ["# Accuracy", "", _intro("accuracy.md"), ""]
     found = sorted(rows("accuracy"), key=lambda row: not row["row"].endswith(".accurate"))
-    lines += [*_accuracy_summary(found), *_cold_items(), "# Row by row", ""]
+    lines += [*_accuracy_summary(found), *same_figures(), *cold_items(), "# Row by row", ""]
     for row in found:
         cost, data = row["cost"], row["data"]
         lines += [f"## {row['row']}", "", f"{row['protocol']}.", ""]
@@ -187,32 +189,6 @@ def _slices_table(slices: dict[str, Any]) -> list[str]:
             f"{figures['ndcg@10']:.4f} |"
         )
     return [*lines, ""]
-
-
-def _cold_items() -> list[str]:
-    """Show what attributes bring to items with few events."""
-    measured = rows("cold_items")
-    title = ["# Items that were never trained on", ""]
-    if not measured:
-        return [*title, "Not measured yet: `make bench-cold-items`.", ""]
-    lines = [*title, f"{measured[0]['protocol']}.", ""]
-    lines += ["| data | events | without: HR@10 | NDCG@10 | of the lists | with: HR@10 | "
-              "NDCG@10 | of the lists |", "| --- |" + " --- |" * 7]  # fmt: skip
-    for row in measured:
-        for count in row["metrics"]["with attributes"]:
-            cells = [
-                f"{row['metrics'][name][count][metric]:.4f}"
-                for name in ("without attributes", "with attributes")
-                for metric in ("hit_rate@10", "ndcg@10", "share_of_lists")
-            ]
-            lines.append(f"| {row['row']} | {count} | {' | '.join(cells)} |")
-    again = "Attributes: " + "; ".join(
-        f"{row['row']}: `{row['config']['item_categories']}`, {row['data']['held_out']} items, "
-        f"{row['metrics']['with attributes']['0']['cases']:,} places looked for"
-        for row in measured
-    )
-    return [*lines, "", f"{again}. “Of the lists”: the share of all top-10 places that held-out "
-            "items take. Again: `make bench-cold-items`.", ""]  # fmt: skip
 
 
 def ablations_page() -> str:
@@ -331,14 +307,28 @@ def _short_figures() -> str:
     small, large = speed["step.ml-1m.threads-1"], speed["step.1m-items.threads-1"]
     lines += [
         "",
-        "A training step handles "
+        "With the paper's presets a training step handles "
         f"{small['windows_per_second']['shipped']['median'] / 1000:,.0f} thousand windows a "
-        f"second on one CPU thread, {small['ratio_to_eager']['median']:.1f} times plain eager "
-        f"PyTorch; at a million items {large['ratio_to_eager']['median']:.0f} times, with "
-        f"{large['memory_ratio_to_eager']:.2f} of the memory.",
+        "second on one CPU thread, "
+        f"{small['ratio_to_eager']['median']:.1f} times plain eager PyTorch; at a million items "
+        f"{large['ratio_to_eager']['median']:.0f} times, with {large['memory_ratio_to_eager']:.2f} "
+        f"of the memory. {_default_step()}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _default_step() -> str:
+    """Tell the speed of the default's network, and with which options it was measured."""
+    (row,) = rows("speed", "softmax-step.ml-1m.threads-1")
+    model, found = row["config"]["model"], row["metrics"]
+    return (
+        f"The default's network, here with d {model['embedding_dim']}, {model['window_length']} "
+        f"events and {model['blocks']} blocks: "
+        f"{found['positions_per_second']['shipped']['median'] / 1000:,.0f} thousand positions a "
+        f"second, {found['ratio_to_plain']['median']:.1f} times the same step in plain PyTorch "
+        "([performance](docs/performance.md))."
+    )
 
 
 def _short(figure: dict[str, float]) -> str:

@@ -111,7 +111,10 @@ def _figures(split: str, found: Mapping[str, Found], part: str | None) -> list[s
     any_row = {**of(_of_attrec(found)), "reproduced": None}
     body = [_line(name, any_row) for name in ATTREC if name in any_row["systems"]]
     for peer, row in found.items():
-        body.append(_line(peer, of(row), ", ".join(marks(row))))
+        said = marks(row)
+        if row["reproduced"] is None and not row["peer"]["floor"]:
+            said.append("no published figure")
+        body.append(_line(peer, of(row), ", ".join(said)))
         body.append(_line(not_retrained(peer), of(row)))
     body += [_line(name, any_row) for name in FLOORS]
     if part is None:
@@ -157,8 +160,6 @@ def marks(row: Found) -> list[str]:
         said.append(f"retraining cut at {minutes}")
     if row["reproduced"] is False:
         said.append("not reproduced")
-    if row["reproduced"] is None and not row["peer"]["floor"]:
-        said.append("no published figure")
     if _is_behind(row):
         said.append("beside an AttRec of other options than today's")
     return said

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.replay.run import options_of
 from benchmarks.rows import changed_options
 
-from docs.foldin import items_folded_in, users_folded_in
+from docs.foldin import items_folded_in, users_folded_in, users_given_anew
 from docs.performance import measured_before, rows, table
 
 SYSTEMS = {
@@ -98,6 +98,11 @@ def _foldin() -> list[str]:
         "Why it is done as it is: [decision 17](decisions/017-fold-in.md). Again: "
         "`make bench-foldin`.",
         "",
+        "### Users of the accurate preset",
+        "",
+        "Its network has no row for anybody: a list depends on the history alone.",
+        "",
+        *users_given_anew(),
         "### Users of the paper's presets",
         "",
         *users_folded_in(),

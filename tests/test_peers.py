@@ -415,7 +415,7 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)
     text = page.peers_page()
-    assert "| cut at 0 min, no published figure, beside an AttRec of other" in text
+    assert "| cut at 0 min, beside an AttRec of other options than today's" in text
     page.draw(place / "pictures")
     picture = place / "pictures" / "walks.leave-last-out.svg"
     assert "(peers/walks.leave-last-out.svg)" in text

@@ -1,17 +1,19 @@
 """make bench-cold-items: items held out of training, folded in after few events.
 
-python -m benchmarks.cold_items.run            the rows that have no result yet
-python -m benchmarks.cold_items.run ROW ...    these rows again: ml-100k, movietweetings-100k
+python -m benchmarks.cold_items.run            the rows that have no result as declared here
+python -m benchmarks.cold_items.run ROW ...    these rows again
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.functional import normalize
 
@@ -23,67 +25,153 @@ from attrec.data.items import Items, read_items
 from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences
-from attrec.data.splits import split_log
+from attrec.data.splits import Split, split_log
+from attrec.evaluation.metrics import per_user
 from attrec.foldin import predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.retrieval.vectors import additive_intents
-from benchmarks.rows import read_row, write_row
+from attrec.training.memory import peak_bytes
+from benchmarks.cold_items.figures import WITH, WITHOUT, Floats, Ints, summary
+from benchmarks.cold_items.text import COLUMN, SIZE, write_with_vectors
+from benchmarks.rows import changed_options, here_and_now, read_row, write_row
 
-CATEGORIES = {"ml-100k": "class,release_year", "movietweetings-100k": "3"}
+
+@dataclass(frozen=True)
+class Row:
+    """A data set, and which attributes of its items are learnt from: in words, as an option."""
+
+    data: str
+    attributes: str
+    option: dict[str, str]
+
+
+ROWS = {
+    "ml-100k": Row(
+        "ml-100k",
+        "genres (column `class`) and year of release (column `release_year`)",
+        {"item_categories": "class,release_year"},
+    ),
+    "ml-100k.vectors": Row(
+        "ml-100k",
+        f"vectors of {SIZE} numbers, made of the words of title, genres and year (TF-IDF, SVD)",
+        {"item_vectors": COLUMN},
+    ),
+    "movietweetings-100k": Row(
+        "movietweetings-100k", "genres (column 3)", {"item_categories": "3"}
+    ),
+    "movietweetings-100k.vectors": Row(
+        "movietweetings-100k",
+        f"vectors of {SIZE} numbers, made of the words of title, genres and year (TF-IDF, SVD)",
+        {"item_vectors": COLUMN},
+    ),
+}
 HELD_OUT = 0.1
-EVENTS = (0, 1, 2, 5)
+EVENTS = (0, 1, 2, 3, 4, 5)
 FEWEST_EVENTS = 25
 """Of a held-out item: five to fold it in from, the others to look for it."""
 CUT = 10
+METRICS = ("hit_rate@10", "ndcg@10")
 SHARE, QUERIES = 0.1, 2000
 """Of the lists, that held-out items shall take: their share of the catalogue; and the intents of
 trained events by which that is held."""
-
-Ints = npt.NDArray[np.int64]
+THREADS = 1
+PLAIN = Options.of("accurate", recent_popularity=False)
+"""Without attributes, and without the popularity of the moment: keys alone are judged."""
+PROTOCOL = (
+    f"{HELD_OUT:.0%} of the items with at least {FEWEST_EVENTS} events never trained on; each "
+    f"folded in from its first {min(EVENTS)} to {max(EVENTS)} events, and looked for in the later "
+    "ones among all trained and all held-out items, seen items left out; their keys are scaled to "
+    "take a tenth of the lists of trained events, none beyond the length of a trained item's; 95 % "
+    "intervals by 2,000 bootstrap draws of held-out items, on validation of users; one seed, so "
+    "what another training would change is not in them"
+)
+"""What a reader of the figures should know."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Somebody took a held-out item: which of them, and what they had taken before."""
+    """Somebody took a held-out item: which of them, and what they had taken before.
+
+    ``history`` has trained items, as the vocabulary numbers them; ``new_before`` held-out ones.
+    """
 
     item: int
     number: int
     history: Ints
+    new_before: Ints
 
 
-def run_row(data: str) -> None:
-    """Measure one data set."""
-    torch.set_num_threads(1)
-    found = fetch(data)
-    assert found.items is not None
-    log, items = read_interactions(found.interactions), read_items(found.items)
+def run_row(name: str) -> None:
+    """Measure one row."""
+    torch.set_num_threads(THREADS)
+    row, options = ROWS[name], options_of(name)
+    files = fetch(row.data)
+    assert files.items is not None
+    log, items = read_interactions(files.interactions), _items(row, files.items)
     held_out = _held_out(log)
     rest = log.take(np.flatnonzero(~np.isin(log.item_codes, held_out)))
-    plain = Options.of("accurate")
-    result: dict[str, Any] = {}
-    for name, options in {
-        "without attributes": plain,
-        "with attributes": plain.with_(item_categories=CATEGORIES[data]),
-    }.items():
-        split = split_log(rest, options.protocol)
-        trained = train_on(split.train, options, validate_on=split, items=items)
-        result[name] = _measure(trained, log, rest, held_out, items, options)
-        print(data, name, result[name], flush=True)
+    split = split_log(rest, options.protocol)
+    cases: dict[str, dict[int, Floats]] = {}
+    valid: dict[str, Floats] = {}
+    cost: dict[str, dict[str, Any]] = {"train_seconds": {}, "epochs": {}, "trained": {}}
+    for which, chosen in {WITHOUT: PLAIN, WITH: options}.items():
+        trained = train_on(split.train, chosen, validate_on=split, items=items)
+        epochs = trained.run.epochs
+        took = sum(epoch.train_seconds + epoch.validation_seconds for epoch in epochs)
+        cost["train_seconds"][which] = took
+        cost["epochs"][which] = trained.run.best_epoch
+        cost["trained"][which] = here_and_now()
+        valid[which] = _on_validation(trained, split, chosen)
+        units, cases[which] = _measure(trained, log, rest, held_out, items, chosen)
+        print(name, which, f"{took:.0f} s", valid[which].mean(axis=0),
+              {count: found.mean(axis=0) for count, found in cases[which].items()},
+              flush=True)  # fmt: skip
     write_row(
         "cold_items",
-        data,
+        name,
         {
-            "data": {"name": data, "log_sha256": log.fingerprint(), "held_out": len(held_out)},
-            "protocol": f"{HELD_OUT:.0%} of the items with at least {FEWEST_EVENTS} events never "
-            "trained on; each folded in from its first 0 to 5 events, and looked for in the later "
-            "ones among all items and all held-out ones, seen items left out; "
-            "their keys are scaled to take a tenth of the lists of trained events; "
-            "one seed",
-            "config": {**plain.to_dict(), "item_categories": CATEGORIES[data]},
-            "seeds": [0],
-            "metrics": result,
+            "data": {"name": row.data, "log_sha256": log.fingerprint(),
+                     "held_out": len(held_out), "cases": len(units),
+                     "validation_users": len(valid[WITH])},
+            "protocol": PROTOCOL,
+            "attributes": row.attributes,
+            "config": options.to_dict(),
+            "seeds": [options.train.seed],
+            "metrics": {
+                str(count): summary({which: of[count] for which, of in cases.items()},
+                                    [*METRICS, "share_of_lists"], units)
+                for count in EVENTS
+            },
+            "valid": summary(valid, METRICS, np.arange(len(valid[WITH]))),
+            "cost": {**cost, "peak_memory_bytes": peak_bytes(), "threads": THREADS},
         },
-    )
+    )  # fmt: skip
+
+
+def options_of(name: str) -> Options:
+    """Return the options of a row's training with attributes."""
+    return PLAIN.with_(**ROWS[name].option)
+
+
+def measured(name: str) -> dict[str, Any] | None:
+    """Read the result of a row; None where there is none after these numbers of events."""
+    found = read_row("cold_items", name)
+    return found if found and list(found["metrics"]) == [str(count) for count in EVENTS] else None
+
+
+def _is_done(name: str) -> bool:
+    found = measured(name)
+    return found is not None and not changed_options(found, options_of(name))
+
+
+def _items(row: Row, path: Path) -> Items:
+    """Read what is known of the items; vectors as a user's, from a Parquet file."""
+    items = read_items(path)
+    if "item_vectors" not in row.option:
+        return items
+    with tempfile.TemporaryDirectory() as folder:
+        write_with_vectors(items, Path(folder) / "items.parquet")
+        return read_items(Path(folder) / "items.parquet")
 
 
 def _held_out(log: InteractionLog) -> Ints:
@@ -93,6 +181,12 @@ def _held_out(log: InteractionLog) -> Ints:
     return np.sort(rng.choice(known, round(HELD_OUT * len(known)), replace=False))
 
 
+def _on_validation(trained: Trained, split: Split, options: Options) -> Floats:
+    """Return `METRICS` of each validation user, whose items are none of those held out."""
+    ranks = trained.ranking(replace(split, test=split.validation), options.protocol).ranks
+    return np.column_stack([per_user(name, ranks) for name in METRICS])
+
+
 def _measure(
     trained: Trained,
     log: InteractionLog,
@@ -100,7 +194,8 @@ def _measure(
     held_out: Ints,
     items: Items,
     options: Options,
-) -> dict[str, Any]:
+) -> tuple[Ints, dict[int, Floats]]:
+    """Return which held-out item each later event is of, and its figures by number of events."""
     network, ids = trained.network, log.item_ids[held_out]
     assert isinstance(network, AdditiveNetwork)
     events = _events(log, held_out, trained.vocabulary.encode_items(log.item_ids))
@@ -111,7 +206,8 @@ def _measure(
     old_targets, old_intents = _old_events(trained, rest)
     some = np.random.default_rng(0).permutation(len(old_intents))[:QUERIES]
     described = numbers(item_features(items, ids, options))
-    found: dict[str, Any] = {}
+    later = [n for n, event in enumerate(events) if event.number >= max(EVENTS)]
+    found: dict[int, Floats] = {}
     for count in EVENTS:
         rows = np.flatnonzero(np.bincount(old_targets, minlength=len(keys)) >= max(1, count))
         first = [n for n, event in enumerate(events) if event.number < count]
@@ -125,8 +221,8 @@ def _measure(
         new = predicted_keys(keys[rows], torch.cat(known, dim=1), torch.cat(asked, dim=1))
         if bool((new != new[0]).any()):
             new = scaled_to_share(new, keys, old_intents[some], SHARE)
-        found[str(count)] = _figures(events, intents, keys, new.float())
-    return found
+        found[count] = _figures([events[n] for n in later], intents[later], keys, new.float())
+    return np.array([events[n].item for n in later], np.int64), found
 
 
 @torch.no_grad()
@@ -162,51 +258,64 @@ def _events(log: InteractionLog, held_out: Ints, codes: Ints) -> list[Event]:
     order = log.time_order()
     by_time = order if log.timestamps is None else np.argsort(log.timestamps, kind="stable")
     place = {int(item): at for at, item in enumerate(held_out)}
-    histories: dict[int, list[int]] = {}
+    before: dict[int, tuple[list[int], list[int]]] = {}
     counts = [0] * len(held_out)
     events = []
     for row in by_time.tolist():
         user, item = int(log.user_codes[row]), int(log.item_codes[row])
-        before = histories.setdefault(user, [])
-        if item in place and before:
+        history, new = before.setdefault(user, ([], []))
+        if item in place:
             at = place[item]
-            events.append(Event(at, counts[at], np.array(before, np.int64)))
-            counts[at] += 1
-        elif item not in place and codes[item] >= 0:
-            before.append(int(codes[item]))
+            if history:
+                events.append(
+                    Event(at, counts[at], np.array(history, np.int64), np.array(new, np.int64))
+                )
+                counts[at] += 1
+            new.append(at)
+        elif codes[item] >= 0:
+            history.append(int(codes[item]))
     return events
 
 
 def _figures(
     events: list[Event], intents: torch.Tensor, old: torch.Tensor, new: torch.Tensor
-) -> dict[str, float]:
-    """Look for the item of each later event among all items; the score is m · k̂."""
-    later = [n for n, event in enumerate(events) if event.number >= max(EVENTS)]
-    values = np.zeros((len(later), 3))
+) -> Floats:
+    """Look for the item of each event among all items; the score is m · k̂.
+
+    Returns
+    -------
+    (n, 3) float64
+        `METRICS`, and which share of the list is new.
+    """
+    values = np.zeros((len(events), 3))
     keys = torch.cat([old, new]).T
-    for start in range(0, len(later), 1000):
-        rows = later[start : start + 1000]
-        scored = intents[rows] @ keys
-        for at, n in enumerate(rows):
-            event, scores = events[n], scored[at]
+    for start in range(0, len(events), 1000):
+        scored = intents[start : start + 1000] @ keys
+        for n, scores in enumerate(scored, start):
+            event = events[n]
             scores[torch.from_numpy(event.history)] = -torch.inf
+            scores[len(old) + torch.from_numpy(event.new_before)] = -torch.inf
             rank = int((scores >= scores[len(old) + event.item]).sum())  # ties stand before it
             top = scores.topk(CUT).indices
-            values[start + at] = (
+            values[n] = (
                 rank <= CUT,
                 1 / np.log2(rank + 1) if rank <= CUT else 0.0,
                 float((top >= len(old)).float().mean()),
             )
-    names = ("hit_rate@10", "ndcg@10", "share_of_lists")
-    return {**dict(zip(names, values.mean(axis=0).tolist(), strict=True)), "cases": len(later)}
+    return values
 
 
 def main() -> None:
-    """Run the rows asked for, or those that are missing."""
-    for row in sys.argv[1:] or [d for d in CATEGORIES if read_row("cold_items", d) is None]:
-        if row not in CATEGORIES:
-            raise SystemExit(f"no row {row!r}; rows: {', '.join(CATEGORIES)}")
-        run_row(row)
+    """Run the rows asked for, or those that are missing: each for itself, as its memory counts."""
+    asked = sys.argv[1:] or [name for name in ROWS if not _is_done(name)]
+    for name in asked:
+        if name not in ROWS:
+            raise SystemExit(f"no row {name!r}; rows: {', '.join(ROWS)}")
+    if len(asked) == 1:
+        run_row(asked[0])
+    else:
+        for name in asked:
+            subprocess.run([sys.executable, "-m", "benchmarks.cold_items.run", name], check=True)
 
 
 if __name__ == "__main__":

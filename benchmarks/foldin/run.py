@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.foldin import items, users
+from benchmarks.foldin import additive_users, items, users
 from benchmarks.rows import read_row
 
 DATA = ("ml-100k", "movietweetings-100k")
@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[], None]] = {
         for data in DATA
         for preset in users.PRESETS
     },
+    **{f"users.{data}.accurate": partial(additive_users.run_row, data) for data in DATA},
     **{f"items.{data}": partial(items.run_row, data) for data in DATA},
 }
 

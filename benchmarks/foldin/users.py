@@ -8,6 +8,7 @@ others: beside them the trained row they would have had.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ HELD_OUT = 0.2
 """Of the judged users, never trained on."""
 TOWARDS: tuple[Towards, ...] = ("mean", "zero")
 PENALTIES, ITERATIONS, NEGATIVES = (1.0, 10.0, 30.0), (10, 500), 50
+PAIRS = (
+    ("mean", "trained row"), ("fit", "trained row"), ("fit", "mean"), ("no user", "mean"),
+)  # fmt: skip
+"""Of systems, whose difference is told."""
 
 Figures = dict[str, npt.NDArray[np.float64]]
 
@@ -80,7 +85,7 @@ def run_row(data: str, preset: str) -> None:
             "seeds": list(SEEDS),
             "fit": chosen,
             "valid": tried,
-            "metrics": {group: _summary(systems) for group, systems in found.items()},
+            "metrics": {group: summary(systems, PAIRS) for group, systems in found.items()},
             "cost": {
                 "epochs": epochs,
                 "fit_seconds_per_1000_users": 1000 * float(np.mean(seconds)) / len(split.test),
@@ -172,8 +177,8 @@ def _append(found: dict[str, list[Figures]], judged: dict[str, Figures]) -> None
         found.setdefault(name, []).append(figures)
 
 
-def _summary(systems: dict[str, list[Figures]]) -> dict[str, Any]:
-    """Means with intervals, and those of the differences from the trained row and the mean."""
+def summary(systems: dict[str, list[Figures]], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Means over users and seeds with intervals, and those of the differences in ``pairs``."""
     table = {
         (name, metric): np.mean([figures[metric] for figures in of_seeds], axis=0)
         for name, of_seeds in systems.items()
@@ -202,10 +207,8 @@ def _summary(systems: dict[str, list[Figures]]) -> dict[str, Any]:
             )
             for metric in METRICS
         }
-        for name, other in (
-            ("mean", "trained row"), ("fit", "trained row"), ("fit", "mean"), ("no user", "mean"),
-        )
-    }  # fmt: skip
+        for name, other in pairs
+    }
     return result
 
 

@@ -61,7 +61,7 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """MovieLens 100K to recommendations with reasons, figures and pictures; under three minutes."""
+    """MovieLens 100K to recommendations with reasons, figures and pictures; a few minutes."""
     from attrec.demo import run
 
     run(folder, console())
