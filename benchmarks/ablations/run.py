@@ -4,7 +4,9 @@ python -m benchmarks.ablations.run            the rows that have no result yet
 python -m benchmarks.ablations.run ROW ...    these rows again, such as ml-100k.uniform-weights
 
 The paper's model is judged on the test part, to be held against what the paper says. The accurate
-preset is judged on the validation part: its options were chosen there.
+preset is judged on the validation part: its options were chosen there. Its retraining is judged
+without the test part too: what is left is cut again in the same way. Rows of that family named in
+one call share their first training.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
-from attrec.api import Trained, train_on
+from attrec.api import Trained, retrain_on, train_on
 from attrec.baselines import item_counts
 from attrec.config import Options
 from attrec.data.cases import encode_cases
-from attrec.data.splits import Split
+from attrec.data.splits import Split, split_log
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.model.additive import AdditiveNetwork
@@ -29,6 +32,7 @@ from benchmarks.ablations.variants import (
     ACCURATE,
     ADDITIVE,
     OPTIONS,
+    RETRAINING,
     VARIANTS,
     Variant,
     VariantScorer,
@@ -54,8 +58,8 @@ class Family:
         A row's first word to the data, as `benchmarks.data.load_split` names it.
     options : dict
         Of all variants, for each log.
-    on_validation : bool
-        Judged there, not on the test part.
+    judged_on : {"test", "validation", "second cut"}
+        The part of the log; a second cut is that of the log without its test part.
     """
 
     name: str
@@ -64,7 +68,7 @@ class Family:
     networks: Mapping[str, type[Variant] | type[AdditiveNetwork]]
     logs: dict[str, str]
     options: dict[str, dict[str, object]]
-    on_validation: bool = False
+    judged_on: str = "test"
 
 
 ACCURATE_LOGS = ("ml-100k", "movietweetings-100k", "amazon-beauty")
@@ -85,7 +89,16 @@ FAMILIES = (
         {log: log for log in ACCURATE_LOGS},
         # The popularity of the moment is added to a network, whichever it is.
         {log: {"recent_popularity": False} for log in ACCURATE_LOGS},
-        on_validation=True,
+        judged_on="validation",
+    ),
+    Family(
+        "retraining",
+        "accurate",
+        RETRAINING,
+        {},
+        {log: log for log in ("movietweetings-100k", "amazon-beauty")},
+        {log: {"recent_popularity": False} for log in ("movietweetings-100k", "amazon-beauty")},
+        judged_on="second cut",
     ),
 )
 
@@ -93,6 +106,16 @@ FAMILIES = (
 def options_of(family: Family, log: str, name: str) -> Options:
     """Return a row's options."""
     return Options.of(family.preset, **{**family.options[log], **family.variants.get(name, {})})
+
+
+def split_of(family: Family, log: str, options: Options) -> Split:
+    """Return the log's parts; what the variants are judged on is the test part."""
+    split = load_split(family.logs[log], options.protocol)
+    if family.judged_on == "validation":
+        return replace(split, test=split.validation)
+    if family.judged_on == "second cut":
+        return split_log(split.train_and_validation, options.protocol)
+    return split
 
 
 def train_variant(family: Family, name: str, split: Split, options: Options) -> Trained:
@@ -104,19 +127,32 @@ def train_variant(family: Family, name: str, split: Split, options: Options) -> 
     )
 
 
+@lru_cache(maxsize=1)
+def first_training(log: str, options: Options) -> tuple[Split, Trained]:
+    """Return the parts of a second cut, and what was trained on the first of them."""
+    family = next(family for family in FAMILIES if family.judged_on == "second cut")
+    split = split_of(family, log, options)
+    return split, train_variant(family, family.name, split, options)
+
+
 def run_row(family: Family, log: str, name: str) -> None:
     """Measure a variant against its preset on the same users."""
     torch.set_num_threads(1)
     options = options_of(family, log, name)
-    split = load_split(family.logs[log], options.protocol)
-    if family.on_validation:
-        split = replace(split, test=split.validation)
+    again = family.judged_on == "second cut"
     started = time.perf_counter()
-    trained = train_variant(family, name, split, options)
+    if again:
+        split, first = first_training(log, options_of(family, log, family.name))
+        retrained = options.retraining_epochs(first.run.best_epoch) > 0
+        trained = retrain_on(split, first, options) if retrained else first
+    else:
+        split = split_of(family, log, options)
+        first = trained = train_variant(family, name, split, options)
     seconds = time.perf_counter() - started
-    vocabulary = Vocabulary.fit(split.train)
+    part = split.train_and_validation if again else split.train
+    vocabulary = Vocabulary.fit(part)
     cases = encode_cases(split.test, split.log, vocabulary)
-    counts = item_counts(split.train, vocabulary)
+    counts = item_counts(part, vocabulary)
     ranking = trained.ranking(split, options.protocol)
     systems = {name: Places.of(ranking, cases, options.protocol.cutoffs, counts)}
     key = [options_of(family, log, family.name).to_dict(), split.log.fingerprint()]
@@ -126,16 +162,20 @@ def run_row(family: Family, log: str, name: str) -> None:
         systems |= _reference(family, log, key)
     most = family.options[log].get("max_epochs")
     limit = f", at most {most} epochs" if most else ""
-    part = "; judged on the validation part" if family.on_validation else ""
+    how = {
+        "test": "; trained on the training part alone",
+        "validation": "; judged on the validation part; trained on the training part alone",
+        "second cut": "; the log without its test part, cut again in the same way",
+    }[family.judged_on]
     evaluation = evaluate_systems(
         {one: [places.ranking] for one, places in systems.items()},
         cases,
         options.protocol,
         counts,
-        f"{split.protocol}{part}; trained on the training part alone{limit}, one seed",
+        f"{split.protocol}{how}{limit}, one seed",
     )
     found = with_lists(evaluation.to_dict(), {one: [places] for one, places in systems.items()})
-    best = trained.run.epochs[trained.run.best_epoch - 1]
+    best = first.run.epochs[first.run.best_epoch - 1]
     write_row(
         "ablations",
         f"{log}.{name}",
@@ -150,7 +190,7 @@ def run_row(family: Family, log: str, name: str) -> None:
             "cost": {
                 "train_seconds": seconds,
                 "epochs": len(trained.run.epochs),
-                "best_epoch": trained.run.best_epoch,
+                "best_epoch": first.run.best_epoch,
                 "step": trained.run.step,
                 "threads": 1,
             },

@@ -228,3 +228,12 @@ ACCURATE: dict[str, dict[str, object]] = {
     "sampled-softmax": {"softmax_samples": 512},
 }
 """Changes of the accurate preset that are options of the product."""
+
+RETRAINING: dict[str, dict[str, object]] = {
+    "retraining": {},
+    "retrain-share-0.5": {"retrain_share": 0.5},
+    "retrain-share-0.2": {"retrain_share": 0.2},
+    "retrained-anew": {"retrain_share": 0.0},
+    "not-retrained": {"retrain": False},
+}
+"""Changes of how the accurate preset is trained again on train + validation."""
