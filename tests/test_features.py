@@ -273,6 +273,18 @@ def test_vectors_of_another_model_are_learnt_from(shop):
     assert result.evaluation.systems["attrec"].metrics["hit_rate@10"]["mean"] > 0.3
 
 
+def test_only_what_the_item_file_describes_is_placed_without_events(shop):
+    log, items, _ = shop
+    served = attrec.fit(log, items=items, item_categories="kind", **SMALL).recommender
+    # Who takes them has no history that could say anything of them.
+    end = float(log.timestamps.max())
+    strangers = attrec.InteractionLog.from_columns([901, 902], [900, 901], [end + 1, end + 2])
+    described = Items({}, {"kind": {**items.attributes["kind"], "900": "k1"}})
+    found = attrec.update(served, strangers, items=described)
+    assert (found.summary.folded_in, found.summary.unplaced) == (1, 1)
+    assert found.summary.unplaced_ids == (901,)
+
+
 def test_a_checkpoint_of_other_attributes_is_refused(shop, tmp_path):
     log, items, _ = shop
 

@@ -318,7 +318,10 @@ def _additive(
         at = torch.cat([mean, *(p[1][asked] for p in priors)], dim=1)
         new_keys[asked] = predicted_keys(keys[rows], z, at)
         new_contexts[asked] = predicted_rows(contexts[rows], z, at)
-    placed = np.arange(count) if priors else np.flatnonzero(events)
+    told = np.zeros(count, dtype=bool)
+    for _, rows_of_new in priors:
+        told |= rows_of_new.any(dim=1).cpu().numpy()
+    placed = np.flatnonzero(told | (events > 0))
     new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
     folded = at_moment(trained.with_items(new_contexts, new_keys), sequences, moment)
     if len(placed) and len(before):
