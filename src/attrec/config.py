@@ -279,7 +279,7 @@ class TrainConfig(Config):
         open_low=True,
         search={
             "paper": Between(0.01, 0.3, log=True),
-            "additive": Between(0.0005, 0.005, log=True),
+            "additive": Between(0.001, 0.02, log=True),
         },
     )
     initial_accumulator: float = _option(
