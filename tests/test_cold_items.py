@@ -11,9 +11,9 @@ from benchmarks.cold_items.figures import DIFFERENCE, WITH, WITHOUT, summary
 from benchmarks.cold_items.text import SIZE, text_vectors, write_with_vectors
 from docs import cold_items as page
 
-import attrec
 from attrec.data.items import Items, read_items
 from attrec.data.reading import write_csv
+from tests.shop import shop_log
 from tests.test_features import SMALL
 
 NAMES = ["hit_rate@10", "ndcg@10"]
@@ -97,14 +97,7 @@ def test_vectors_are_cut_to_what_the_items_have_most_in_common(tmp_path):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A benchmark of its own: users who stay with one of four kinds of items."""
-    rng = np.random.default_rng(1)
-    kinds = np.arange(60) % 4
-    users, things = [], []
-    for user in range(200):
-        mine = np.flatnonzero(kinds == rng.integers(4))
-        users += [user] * 10
-        things += rng.permutation(mine)[:10].tolist()
-    log = attrec.InteractionLog.from_columns(users, things, np.arange(len(users)))
+    log, kinds = shop_log()
     write_csv(log, tmp_path / "log.csv")
     pl.DataFrame(
         {"item_id": range(60), "title": [f"Thing {i}" for i in range(60)],

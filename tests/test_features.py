@@ -26,6 +26,7 @@ from attrec.errors import (
 from attrec.foldin import predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes
+from tests.shop import shop_log
 
 SMALL = {
     "embedding_dim": 16, "window_length": 12, "learning_rate": 0.01, "warmup_steps": 10,
@@ -213,14 +214,7 @@ def unit_rows(rows):
 @pytest.fixture(scope="module")
 def shop():
     """Users stay with one of four kinds of items; the item file tells the kinds."""
-    rng = np.random.default_rng(1)
-    kinds = np.arange(60) % 4
-    users, things = [], []
-    for user in range(200):
-        mine = np.flatnonzero(kinds == rng.integers(4))
-        users += [user] * 10
-        things += rng.permutation(mine)[:10].tolist()
-    log = attrec.InteractionLog.from_columns(users, things, np.arange(len(users)))
+    log, kinds = shop_log()
     return log, Items({}, {"kind": {str(i): f"k{kinds[i]}" for i in range(60)}}), kinds
 
 
