@@ -23,7 +23,7 @@ from attrec.errors import (
     DataError,
     InterruptedTraining,
 )
-from attrec.foldin import predicted_keys, scaled_to_share
+from attrec.foldin import LONGEST, predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes
 from tests.shop import shop_log
@@ -205,6 +205,23 @@ def test_new_items_take_the_share_of_the_lists_that_they_are_given(share):
     lists = (queries @ torch.cat([keys, scaled]).T).topk(10, dim=1).indices
     assert float((lists >= 50).double().mean()) == pytest.approx(share, abs=0.01)
     torch.testing.assert_close(unit_rows(scaled), unit_rows(new))
+
+
+def test_flat_keys_of_new_items_get_longer_than_those_of_trained_ones():
+    generator = torch.Generator().manual_seed(5)
+    keys, queries = unit(generator, 50, 32), unit(generator, 300, 32)
+    new = 0.1 * unit(generator, 3, 32)
+    new[1] *= 0.5
+    scaled = scaled_to_share(new, keys, queries, 0.08)
+    lists = (queries @ torch.cat([keys, scaled]).T).topk(10, dim=1).indices
+    assert float((lists >= 50).double().mean()) == pytest.approx(0.08, abs=0.01)
+    lengths = scaled.norm(dim=1)
+    assert 1 < lengths.max() <= LONGEST
+    assert lengths[1] == pytest.approx(float(lengths[0]) / 2)
+    everything = scaled_to_share(new, keys, queries, 1.0)
+    assert float(everything.norm(dim=1).max()) == pytest.approx(LONGEST)
+    nothing = scaled_to_share(new, keys, queries, 0.0)
+    assert float(nothing.norm(dim=1).max()) < 1e-6
 
 
 def unit_rows(rows):

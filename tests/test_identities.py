@@ -20,8 +20,10 @@ from attrec.model.choice import make_network
 from attrec.recommender import Recommender
 
 NUM_ITEMS, TRAINED, USERS = 25, 7, 9
-KINDS = ["mean", "sum", "max", "min", "additive", "lifted"]
+KINDS = ["mean", "sum", "max", "min", "additive", "lifted", "raised"]
 PAPER = KINDS[:4]
+FOLDED = {"lifted": 0.2, "raised": 1.5}
+"""Kinds with items that came after training, and how large the entries of their keys are."""
 OMEGAS = [0.0, 0.2, 0.5, 0.9, 1.0]
 EXACT = {"abs": 1e-9, "rel": 0}
 
@@ -35,14 +37,14 @@ def model(kind, seed=0, omega=0.3):
     random = np.random.default_rng(seed)
     histories = [random.integers(0, NUM_ITEMS, random.integers(1, 9)) for _ in range(USERS)]
     histories[0] = histories[0][:1]
-    first = NUM_ITEMS - 2 if kind == "lifted" else NUM_ITEMS
+    first = NUM_ITEMS - 2 if kind in FOLDED else NUM_ITEMS
     vocabulary = Vocabulary(
         np.array([f"u{u}" for u in range(USERS)], dtype=object),
         np.array([f"i{i:02}" for i in range(NUM_ITEMS)], dtype=object),
         TRAINED,
         first,
     )
-    if kind in ("additive", "lifted"):
+    if kind not in PAPER:
         options = Options.of(embedding_dim=8, heads=2, blocks=1, window_length=5)
     else:
         options = Options.of(
@@ -50,10 +52,10 @@ def model(kind, seed=0, omega=0.3):
             long_term_weight=omega,
         )  # fmt: skip
     network = make_network(options.model, TRAINED, first, seed=seed)
-    if kind in ("additive", "lifted"):
+    if kind not in PAPER:
         network.settle(torch.as_tensor(random.integers(1, 9, first)))
-    if kind == "lifted":
-        later = torch.as_tensor(random.normal(size=(2, 2, 8)) * 0.2, dtype=torch.float32)
+    if kind in FOLDED:
+        later = torch.as_tensor(random.normal(size=(2, 2, 8)) * FOLDED[kind], dtype=torch.float32)
         network = network.with_items(*later)
         network = network.with_offset(torch.as_tensor(random.random(NUM_ITEMS)))
     lists = Sequences(Ragged.from_lists([each.tolist() for each in histories]))

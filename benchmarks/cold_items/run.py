@@ -27,7 +27,7 @@ from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences
 from attrec.data.splits import Split, split_log
 from attrec.evaluation.metrics import per_user
-from attrec.foldin import predicted_keys, scaled_to_share
+from attrec.foldin import LONGEST, predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.retrieval.vectors import additive_intents
 from attrec.training.memory import peak_bytes
@@ -80,8 +80,8 @@ PLAIN = Options.of("accurate", recent_popularity=False)
 PROTOCOL = (
     f"{HELD_OUT:.0%} of the items with at least {FEWEST_EVENTS} events never trained on; each "
     f"folded in from its first {min(EVENTS)} to {max(EVENTS)} events, and looked for in the later "
-    "ones among all trained and all held-out items, seen items left out; their keys are scaled to "
-    "take a tenth of the lists of trained events, none beyond the length of a trained item's; 95 % "
+    "ones among all trained and all held-out items, seen items left out; their keys are scaled "
+    f"alike to take a tenth of the lists of trained events, to length {LONGEST:g} at most; 95 % "
     "intervals by 2,000 bootstrap draws of held-out items, on validation of users; one seed, so "
     "what another training would change is not in them"
 )
@@ -154,9 +154,9 @@ def options_of(name: str) -> Options:
 
 
 def measured(name: str) -> dict[str, Any] | None:
-    """Read the result of a row; None where there is none after these numbers of events."""
+    """Read the result of a row; None where there is none that was measured in this way."""
     found = read_row("cold_items", name)
-    return found if found and list(found["metrics"]) == [str(count) for count in EVENTS] else None
+    return found if found and found["protocol"] == PROTOCOL else None
 
 
 def _is_done(name: str) -> bool:

@@ -327,6 +327,14 @@ class TrainConfig(Config):
         low=0,
         of="additive",
     )
+    learning_rate_decay: float = _option(
+        0.5,
+        "power of the step with which the learning rate falls after the warm-up; 0 keeps it",
+        low=0,
+        high=1,
+        of="additive",
+        came_as=0.0,
+    )
     softmax_samples: int = _option(
         0, "items drawn for the softmax of a step, shared by its positions and corrected "
         "by log Q, where a catalogue is large; 0 takes the whole catalogue",

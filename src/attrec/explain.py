@@ -18,8 +18,9 @@ The additive network's intent is a plain sum, m = Σ_j v_j, and all lengths are 
 
 so an event's part is − 2 v_j · k_i. An empty history has an intent of its own, whose part takes the
 place of the excess. There is no long-term distance. An item's offset o_i, the popularity of the
-moment, is added to y_i and to nothing else; that of an item which came after training has a key
-shorter than 1, for which the equation holds as it is.
+moment, is added to y_i and to nothing else. The equation holds as it is for an item that came after
+training, whose key has a length of its own; where one is longer than 1, all distances are greater
+by a c, which belongs to the constant.
 """
 
 from __future__ import annotations
@@ -338,6 +339,7 @@ def _split_sums(
     index = torch.as_tensor(candidates, dtype=torch.int64, device=network.item_key.device)
     keys = _numpy(network.keys(index, dtype=torch.float64))
     lifts, offsets = _numpy(network.lift(index)), _numpy(network.offset[index])
+    raised = network.raised
     assert intent.contributions is not None
     splits = []
     without = -2.0 * intent.excess * intent.vector
@@ -352,7 +354,7 @@ def _split_sums(
                 long_term=0.0,
                 short_term=distance,
                 parts=parts,
-                constant=-intent.constant,
+                constant=raised - intent.constant,
                 excess=float(without @ key),
                 pulls=-2.0 * intent.contributions @ means.short - parts,
                 excess_pull=float(without @ (means.short - key)),

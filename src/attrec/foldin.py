@@ -17,8 +17,10 @@ from attrec.errors import ConfigError
 from attrec.model.network import AttRecNetwork
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+LONGEST = 4.0
+"""Length of the longest key that a new item may get."""
 _LEAST = 1e-12
-_LARGEST, _HALVINGS = 1e6, 40
+_HALVINGS = 40
 _EVENTS_AT_ONCE = 65_536
 """Rows of V gathered together: 26 MB at d = 50 in float64, plus at most one whole history."""
 _HINGES_AT_ONCE = 131_072
@@ -544,8 +546,9 @@ def scaled_to_share(
 
     From few events it cannot be known how often an item will be taken; how much room new items get
     is a decision. With one factor for all of them, m · k of new and of trained items is compared
-    so that of all places in the lists of ``queries`` they take ``share``. No key gets longer than
-    1, that of a trained item.
+    so that of all places in the lists of ``queries`` they take ``share``. Expected keys are flat,
+    so the longest may have to be longer than 1, that of a trained item; none gets longer than
+    `LONGEST`, where float32 still tells distances apart.
 
     Parameters
     ----------
@@ -555,8 +558,8 @@ def scaled_to_share(
         Of trained items.
     queries : (Q, d) tensor
         Intents of users.
-    share : float, 0 < share < 1
-        At most what n items can take.
+    share : float, 0 ≤ share ≤ 1
+        Where even the longest keys take less, it is less.
     k : int
         Length of the lists.
     offset : (N + n,) tensor, optional
@@ -565,27 +568,20 @@ def scaled_to_share(
     Returns
     -------
     (n, d) tensor
-        Of length 1 at most.
+        Of length `LONGEST` at most.
     """
-    lengths, floor = new.norm(dim=1, keepdim=True), new.new_tensor(_LEAST)
+    longest = float(new.norm(dim=1).max()) if len(new) else 0.0
+    if longest < _LEAST:
+        return new
     half = keys.new_zeros(len(keys) + len(new)) if offset is None else offset.to(keys) / 2.0
     old = (queries.to(keys) @ keys.T - half[: len(keys)]).topk(min(k, len(keys)), dim=1).values
     fresh, behind = queries.to(keys) @ new.to(keys).T, half[len(keys) :]
-
-    def scale(factor: float) -> torch.Tensor:
-        found: torch.Tensor = (1.0 / lengths.maximum(floor)).clamp(max=factor)
-        return found
-
-    def taken(factor: float) -> float:
-        return _share(old, fresh * scale(factor).T.to(fresh) - behind, k)
-
-    low, high = 0.0, 1.0
-    while taken(high) < share and high < _LARGEST:
-        low, high = high, 2.0 * high
+    low, high = 0.0, LONGEST / longest
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if taken(middle) < share else (low, middle)
-    return new * scale(high)
+        taken = _share(old, fresh * middle - behind, k)
+        low, high = (middle, high) if taken < share else (low, middle)
+    return new * high
 
 
 def _share(old: torch.Tensor, new: torch.Tensor, k: int) -> float:

@@ -118,6 +118,26 @@ def test_the_random_state_of_the_program_is_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize(
+    ("warmup", "decay", "rates"),
+    [
+        (2, 0.5, [0.5, 1.0, (2 / 3) ** 0.5, 0.5**0.5]),
+        (2, 0.0, [0.5, 1.0, 1.0, 1.0]),
+        (0, 1.0, [1.0, 1 / 2, 1 / 3, 1 / 4]),
+    ],
+)
+def test_the_learning_rate_rises_and_falls(warmup, decay, rates):
+    config = TrainConfig(
+        batch_size=30, learning_rate=0.01, warmup_steps=warmup, learning_rate_decay=decay
+    )
+    step = make_step(network(torch.float32), config)
+    batches = [*step.batches(data(), 1), *step.batches(data(), 2)]
+    for batch, rate in zip(batches, rates, strict=False):
+        step(batch)
+        assert step.learning_rate == pytest.approx(0.01 * rate)
+        assert {group["lr"] for group in step.optimizer.param_groups} == {step.learning_rate}
+
+
 def test_the_weights_that_are_judged_and_kept_are_averages():
     model = network(torch.float32)
     config = TrainConfig(batch_size=30, learning_rate=0.05, warmup_steps=0, averaging=3.0)

@@ -19,7 +19,6 @@ Normal = Callable[..., nn.Parameter]
 """Makes a parameter of a shape with normal entries of a given ``std``."""
 
 _LEAST = 1e-12
-_SHORTER = 1.0 - 1e-6
 """No length is divided by less; as `normalize` has it."""
 
 ITEM_TABLES = ("item_context", "item_key")
@@ -42,7 +41,7 @@ class AdditiveNetwork(nn.Module):
     unknown at training time gets what a known one with the same history gets.
 
     After training an item may have an offset o_i ≥ 0 added to y_i, and items may come that were
-    never trained, their keys k̂ shorter than 1; see `lift`.
+    never trained, their keys k̂ of any length; see `lift`.
 
     Parameters
     ----------
@@ -218,22 +217,31 @@ class AdditiveNetwork(nn.Module):
 
         return self._with_folded(trained, self.folded_key.to(dtype or self.item_key.dtype), items)
 
+    @property
+    def raised(self) -> float:
+        """Return c ≥ 0, added to every distance where a key k̂ is longer than 1; see `lift`."""
+        if len(self.folded_key) == 0:
+            return 0.0
+        longest = float(self.folded_key.double().square().sum(dim=1).max())
+        return max(0.0, longest - 1.0)
+
     @torch.no_grad()
     def lift(self, items: torch.Tensor | None = None) -> torch.Tensor:
         """Return l² of some items, or of all: (n,) float64, the square of a further coordinate.
 
-        Queries are 0 there, so that ‖(m, 0) − (k, l)‖² = 2 − 2 m · k + o: an offset, and a key k̂
-        shorter than 1, leave the distance a distance. l² = 1 − ‖k̂‖² + o; of trained items o.
+        Queries are 0 there, so that ‖(m, 0) − (k, l)‖² = 2 − 2 m · k + o + c: an offset, and a key
+        k̂ of any length, leave the distance a distance. l² = 1 − ‖k̂‖² + o + c; of trained items
+        o + c. No l² is below 0, as c = max(0, max ‖k̂‖² − 1); it is added to every distance alike.
         """
         first = len(self.item_key)
         if items is None:
             items = torch.arange(self.num_items, device=self.offset.device)
-        squares = self.offset[items]
+        squares = self.offset[items] + self.raised
         late = items >= first
         if bool(late.any()):
             lengths = self.folded_key[items[late] - first].double().square().sum(dim=1)
-            squares[late] += (1.0 - lengths).clamp(min=0.0)
-        return squares
+            squares[late] += 1.0 - lengths
+        return squares.clamp(min=0.0)
 
     @torch.no_grad()
     def with_offset(self, offset: torch.Tensor) -> AdditiveNetwork:
@@ -247,10 +255,8 @@ class AdditiveNetwork(nn.Module):
         Parameters
         ----------
         contexts, keys : (n, d) tensor
-            x and k̂, ‖k̂‖ ≤ 1; k̂ = 0 of an item that nothing is known of.
+            x and k̂; k̂ = 0 of an item that nothing is known of.
         """
-        # Shorter than 1 in float32 too, so that no l² is below 0.
-        keys = keys.double() * (_SHORTER / keys.double().norm(dim=1, keepdim=True)).clamp(max=1.0)
         offset = self.offset.new_zeros(len(self.item_key) + len(keys))
         offset[: len(self.item_key)] = self.offset[: len(self.item_key)]
         like = self.item_key

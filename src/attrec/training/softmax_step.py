@@ -29,8 +29,7 @@ class SoftmaxStep:
     The softmax's scale is 1 / (2 ``temperature``), so that its logits are cosines over the
     temperature.
 
-    What is judged and kept is a running average of the weights over about ``averaging`` epochs: it
-    needs no schedule that would have to know the number of epochs beforehand.
+    What is judged and kept is a running average of the weights over about ``averaging`` epochs.
 
     The randomness of a step follows from the seed and the step's number: there is no generator
     whose state would have to be kept.
@@ -54,6 +53,15 @@ class SoftmaxStep:
             betas=_BETAS,
             fused=True,
         )
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step last taken, number s: η · min(s / w, (s / w)^−p), w the warm-up's steps.
+
+        It has no end that would have to be known beforehand. p is ``learning_rate_decay``.
+        """
+        share = self.steps / max(1, self.config.warmup_steps)
+        return self.config.learning_rate * min(share, share**-self.config.learning_rate_decay)
 
     def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
         """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
@@ -84,9 +92,8 @@ class SoftmaxStep:
         self.network.eval()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
         self.steps += 1
-        warm = min(1.0, self.steps / max(1, self.config.warmup_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * warm
+            group["lr"] = self.learning_rate
         self.optimizer.step()
         self._take_average()
         return loss.detach()
