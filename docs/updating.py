@@ -61,10 +61,11 @@ def _head() -> list[str]:
         "presets, the users) that took them: ridge regression for the default preset, a mean "
         "pushed away from everybody for the paper's. Only trained rows are read, so that a new "
         "user and a new item never define each other. They are given at most as much room in the "
-        "lists as they have taken of the events since they came; with the paper's presets it may "
-        "be far less ([measured](#items)). An item that only users without a known "
-        "history took is in no list yet. `--items FILE` gives new items their titles and, where "
-        "the model has learnt from attributes, what these say.",
+        "lists as they have taken of the events since they came, or as `--room SHARE` says; with "
+        "the paper's presets it may be far less ([measured](#items)). An item that only users "
+        "without a known history took is in no list yet. `--items FILE` gives new items their "
+        "titles and, where the model has learnt from attributes, what these say; with `--untaken` "
+        "and `--room` items of it that nobody has taken at all come in too.",
         "- **The popularity of the moment**, where validation chose one "
         "([how it works](how-it-works.md#the-popularity-of-the-moment)), is reckoned anew.",
         "",

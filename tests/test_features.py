@@ -22,6 +22,7 @@ from attrec.errors import (
     ConfigError,
     DataError,
     InterruptedTraining,
+    RequestError,
 )
 from attrec.foldin import LONGEST, predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
@@ -294,6 +295,43 @@ def test_only_what_the_item_file_describes_is_placed_without_events(shop):
     found = attrec.update(served, strangers, items=described)
     assert (found.summary.folded_in, found.summary.unplaced) == (1, 1)
     assert found.summary.unplaced_ids == (901,)
+
+
+def test_items_that_nobody_took_come_in_with_the_room_they_are_given(shop):
+    log, items, kinds = shop
+    served = attrec.fit(log, items=items, item_categories="kind", **SMALL).recommender
+    file = Items({"903": "New"}, {"kind": {**items.attributes["kind"], "903": "k1", "904": "?"}})
+    nothing = log.take(slice(0, 0))
+    assert attrec.update(served, nothing, items=file).summary.new_items == 0
+    found = attrec.update(served, nothing, items=file, untaken=True, room=0.05)
+    assert found.summary.new_item_ids == (903,)  # the model knows nothing of kind "?"
+    assert (found.summary.folded_in, found.summary.events) == (1, 0)
+    lists = {user: found.recommender.recommend(user, k=10) for user in log.user_ids}
+    holders = [user for user, places in lists.items() if 903 in [p.item_id for p in places]]
+    mine = [kinds[log.item_codes[log.user_codes == user][0]] == 1 for user in log.user_ids]
+    of_kind = [user for user, same in zip(log.user_ids, mine, strict=True) if same]
+    assert len(holders) > 0.9 * len(of_kind) > 0
+    assert len(set(holders) & set(of_kind)) > 0.9 * len(holders)
+    for user in holders[:3]:
+        parts = found.recommender.explain(user, 903)
+        (place,) = [p for p in lists[user] if p.item_id == 903]
+        assert parts.distance == pytest.approx(place.distance, abs=1e-5)
+    hidden = attrec.update(served, nothing, items=file, untaken=True, room=0.0).recommender
+    assert all(p.item_id != 903 for user in of_kind for p in hidden.recommend(user, k=10))
+
+
+def test_untaken_items_need_room_a_file_and_attributes_that_were_learnt_from(shop):
+    log, items, _ = shop
+    served = attrec.fit(log, items=items, item_categories="kind", **SMALL).recommender
+    plain = attrec.fit(log, **SMALL).recommender
+    for recommender, arguments, message in (
+        (served, {"untaken": True, "items": items}, "say with room how much"),
+        (served, {"untaken": True, "room": 0.1}, "give the item file"),
+        (plain, {"untaken": True, "room": 0.1, "items": items}, "learnt from no attributes"),
+        (plain, {"room": 1.5}, r"room = 1.5: .* from 0 to 1"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            attrec.update(recommender, log, **arguments)
 
 
 def test_a_checkpoint_of_other_attributes_is_refused(shop, tmp_path):

@@ -42,7 +42,7 @@ ADDITIVE = {
     "averaging": 0.0,
     "softmax_samples": 8,
     "warmup_steps": 0,
-    "learning_rate_decay": 0.0,
+    "full_rate_steps": 1,
     "label_smoothing": 0.5,
     "min_steps": 3,
     "temperature": 0.5,

@@ -327,13 +327,12 @@ class TrainConfig(Config):
         low=0,
         of="additive",
     )
-    learning_rate_decay: float = _option(
-        0.5,
-        "power of the step with which the learning rate falls after the warm-up; 0 keeps it",
+    full_rate_steps: int = _option(
+        1000,
+        "steps after which the learning rate falls, in inverse proportion to the step; 0 keeps it",
         low=0,
-        high=1,
         of="additive",
-        came_as=0.0,
+        came_as=0,
     )
     softmax_samples: int = _option(
         0, "items drawn for the softmax of a step, shared by its positions and corrected "

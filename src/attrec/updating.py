@@ -25,6 +25,7 @@ from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
+from attrec.errors import RequestError
 from attrec.foldin import item_factors, predicted_keys, predicted_rows, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
@@ -116,7 +117,12 @@ class Updated:
 
 
 def update(
-    recommender: Recommender, log: InteractionLog | Any, *, items: Items | None = None
+    recommender: Recommender,
+    log: InteractionLog | Any,
+    *,
+    items: Items | None = None,
+    untaken: bool = False,
+    room: float | None = None,
 ) -> Updated:
     """Take new events in, without training; the given recommender stays as it is.
 
@@ -135,6 +141,12 @@ def update(
         the model has.
     items : Items, optional
         Titles of new items; and their attributes, where the model has learnt from some.
+    untaken : bool
+        Items that nobody took come in too, where ``items`` says of them what the model has learnt
+        from. They have taken nothing, so ``room`` has to be given.
+    room : float, 0 ≤ room ≤ 1, optional
+        Which share of all places in the lists items newer than the training get. Left out: their
+        share of the events since the first of them came.
 
     Returns
     -------
@@ -145,7 +157,10 @@ def update(
     DataError
         Ids of another kind than the model's, times in only one of the two, or a path or a frame
         that cannot be read.
+    RequestError
+        ``room`` is out of range or missing, or the model has not learnt from what ``items`` says.
     """
+    _check_room(recommender, items, untaken, room)
     if not isinstance(log, InteractionLog):
         uncut = replace(recommender.options.data, min_user_events=1, min_item_events=1)
         log = read_interactions(log, config=uncut)
@@ -153,6 +168,8 @@ def update(
     before = recommender.vocabulary
     vocabulary = before.with_users_of(log).with_items_of(log)
     vocabulary = vocabulary.with_users_of(waiting).with_items_of(waiting)
+    if untaken and items is not None:
+        vocabulary = _with_untaken(recommender, vocabulary, items)
     batches = list(recommender.record.get("updates", []))
     known_files = {recommender.record.get("log_fingerprint"), *batches}
     repeated = log.timestamps is None and log.fingerprint() in known_files
@@ -170,7 +187,7 @@ def update(
     if vocabulary.num_items > trained:
         described = _described(recommender, items, vocabulary.item_ids[trained:])
         network, placed = fold_in_items(
-            network, merged.sequences, vocabulary, recommender.moment, described
+            network, merged.sequences, vocabulary, recommender.moment, described, room
         )
     if isinstance(network, AdditiveNetwork):
         network = at_moment(network, merged.sequences, recommender.moment)
@@ -217,6 +234,7 @@ def fold_in_items(
     vocabulary: Vocabulary,
     moment: Moment | None = None,
     described: Attributes | None = None,
+    room: float | None = None,
 ) -> tuple[Network, Ints]:
     """Give vectors to all items behind the trained ones, from their events.
 
@@ -231,6 +249,8 @@ def fold_in_items(
         The popularity of the moment, which new items take part in.
     described : Attributes, optional
         Of the new items.
+    room : float, optional
+        Their share of the lists; left out: that of the events since they came.
 
     Returns
     -------
@@ -244,9 +264,9 @@ def fold_in_items(
     old_users = taken.known.take(slice(0, vocabulary.num_trained_users))
     old_users = old_users.take(_sample(old_users, network.config.window_length))
     count = vocabulary.num_items - trained
+    share = _share_of_new(sequences, trained) if room is None else room
     if isinstance(network, AdditiveNetwork):
-        return _additive(network, sequences, taken, old_users, count, moment, described)
-    share = _share_of_new(sequences, trained)
+        return _additive(network, sequences, taken, old_users, count, moment, described, share)
     return _paper(network, taken, old_users, count, share), np.unique(taken.items)
 
 
@@ -297,6 +317,7 @@ def _additive(
     count: int,
     moment: Moment | None,
     described: Attributes | None,
+    share: float,
 ) -> tuple[AdditiveNetwork, Ints]:
     trained = network.with_items(network.folded_context[:0], network.folded_key[:0])
     intents = query_vectors(trained, taken.users, taken.before)[:, : network.config.embedding_dim]
@@ -325,7 +346,6 @@ def _additive(
     new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
     folded = at_moment(trained.with_items(new_contexts, new_keys), sequences, moment)
     if len(placed) and len(before):
-        share = _share_of_new(sequences, len(keys))
         shown = np.append(np.arange(len(keys)), len(keys) + placed)
         new_keys[placed] = scaled_to_share(
             new_keys[placed], keys.double(), before[:_QUERIES].double(), share,
@@ -396,6 +416,41 @@ def _share_of_new(sequences: Sequences, trained: int) -> float:
     if sequences.times is not None and late.any():
         since = int((sequences.times >= sequences.times[late].min()).sum())
     return float(late.sum()) / (since + _DOUBT)
+
+
+def _check_room(
+    recommender: Recommender, items: Items | None, untaken: bool, room: float | None
+) -> None:
+    if room is not None and not 0 <= room <= 1:
+        raise RequestError(
+            f"room = {room!r}: the share of the lists that new items get must be from 0 to 1, such "
+            "as 0.05"
+        )
+    if not untaken:
+        return
+    if room is None:
+        raise RequestError(
+            "untaken: items that nobody took have no share of the events; say with room how much "
+            "of the lists new items get, such as 0.05"
+        )
+    if items is None:
+        raise RequestError("untaken: give the item file that says what these items are (items)")
+    if _described(recommender, items, recommender.vocabulary.item_ids[:0]) is None:
+        raise RequestError(
+            "untaken: the model has learnt from no attributes of items, so that nothing can be "
+            "said of one that nobody took; train it with item_categories or item_vectors"
+        )
+
+
+def _with_untaken(recommender: Recommender, vocabulary: Vocabulary, items: Items) -> Vocabulary:
+    """Append the items of a file that the model can say something of, in the order of their ids."""
+    known = {str(each) for each in vocabulary.item_ids.tolist()}
+    new = [vocabulary.parse_item(text) for text in sorted(items.ids() - known)]
+    ids = np.array(sorted(new), dtype=vocabulary.item_ids.dtype)
+    described = _described(recommender, items, ids)
+    assert described is not None
+    told = (np.diff(described.offsets) > 0) | described.vectors.any(axis=1)
+    return vocabulary.with_items(ids[told])
 
 
 def _described(recommender: Recommender, items: Items | None, ids: Any) -> Attributes | None:

@@ -119,16 +119,17 @@ def test_the_random_state_of_the_program_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("warmup", "decay", "rates"),
+    ("warmup", "full", "rates"),
     [
-        (2, 0.5, [0.5, 1.0, (2 / 3) ** 0.5, 0.5**0.5]),
-        (2, 0.0, [0.5, 1.0, 1.0, 1.0]),
-        (0, 1.0, [1.0, 1 / 2, 1 / 3, 1 / 4]),
+        (2, 3, [1 / 2, 1.0, 1.0, 3 / 4]),
+        (2, 0, [1 / 2, 1.0, 1.0, 1.0]),
+        (0, 1, [1.0, 1 / 2, 1 / 3, 1 / 4]),
+        (4, 3, [1 / 4, 2 / 4, 3 / 4, 3 / 4]),
     ],
 )
-def test_the_learning_rate_rises_and_falls(warmup, decay, rates):
+def test_the_learning_rate_rises_and_falls(warmup, full, rates):
     config = TrainConfig(
-        batch_size=30, learning_rate=0.01, warmup_steps=warmup, learning_rate_decay=decay
+        batch_size=30, learning_rate=0.01, warmup_steps=warmup, full_rate_steps=full
     )
     step = make_step(network(torch.float32), config)
     batches = [*step.batches(data(), 1), *step.batches(data(), 2)]

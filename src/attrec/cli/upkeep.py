@@ -24,6 +24,11 @@ def update(
         show_default=False)] = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Item file: titles "
         "of new items, and the attributes that the model has learnt from.")] = None,
+    untaken: Annotated[bool, typer.Option("--untaken", help="Items of the item file that nobody "
+        "took come in too, placed by what the model has learnt of their attributes.")] = False,
+    room: Annotated[float | None, typer.Option("--room", metavar="SHARE", help="Share of all "
+        "places in the lists that items newer than the training get, 0 to 1; left out: their share "
+        "of the events since the first of them came.", show_default=False)] = None,
     as_json: Json = False,
     overrides: Any = None,
 ) -> None:  # fmt: skip
@@ -42,7 +47,7 @@ def update(
     # New events alone are few: the k-core that the training log was cut to would leave none.
     uncut = {"min_user_events": 1, "min_item_events": 1}
     log, known = read_source(events, items, served.options.with_(**{**uncut, **overrides}).data)
-    found = take_in(served, log, items=known)
+    found = take_in(served, log, items=known, untaken=untaken, room=room)
     found.recommender.save(target)
     if as_json:
         left_out = [

@@ -43,6 +43,11 @@ class Items:
     vectors: dict[str, tuple[list[str], Floats]] = field(default_factory=dict)
     """Columns with a vector for each item: ids and rows."""
 
+    def ids(self) -> set[str]:
+        """Return the items that have an attribute or a vector, in any column."""
+        described = [set(values) for values in self.attributes.values()]
+        return set().union(*described, *(ids for ids, _ in self.vectors.values()))
+
     def categories(self, column: str) -> dict[str, list[str]]:
         """Return the values that each item has in a column: `Drama|War` are two.
 

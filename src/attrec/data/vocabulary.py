@@ -80,9 +80,12 @@ class Vocabulary:
 
     def with_items_of(self, log: InteractionLog) -> Vocabulary:
         """Append the items of ``log`` that are new; every known index stays as it is."""
-        items = log.item_ids[np.unique(log.item_codes)]
-        new = items[self.encode_items(items) == UNKNOWN]
-        return replace(self, item_ids=_appended(self.item_ids, new, "item", log.source))
+        return self.with_items(log.item_ids[np.unique(log.item_codes)], log.source)
+
+    def with_items(self, ids: IdArray, source: str = "these items") -> Vocabulary:
+        """Append those of some items that are new; every known index stays as it is."""
+        new = ids[self.encode_items(ids) == UNKNOWN]
+        return replace(self, item_ids=_appended(self.item_ids, new, "item", source))
 
     @property
     def num_users(self) -> int:

@@ -56,12 +56,13 @@ class SoftmaxStep:
 
     @property
     def learning_rate(self) -> float:
-        """Of the step last taken, number s: η · min(s / w, (s / w)^−p), w the warm-up's steps.
+        """Of the step last taken, number s: η · min(1, s / w, h / s).
 
-        It has no end that would have to be known beforehand. p is ``learning_rate_decay``.
+        w is ``warmup_steps``, h ``full_rate_steps``. No end has to be known beforehand.
         """
-        share = self.steps / max(1, self.config.warmup_steps)
-        return self.config.learning_rate * min(share, share**-self.config.learning_rate_decay)
+        rises, full = max(1, self.config.warmup_steps), self.config.full_rate_steps
+        falls = full / self.steps if full else 1.0
+        return self.config.learning_rate * min(1.0, self.steps / rises, falls)
 
     def batches(self, sequences: Sequences, epoch: int, skip: int = 0) -> Iterator[PackedBatch]:
         """Yield the batches of an epoch, from number ``skip``; (seed, epoch) determine them."""
