@@ -9,10 +9,9 @@ from benchmarks.cold_items.figures import DIFFERENCE, WITH, WITHOUT
 from benchmarks.cold_items.run import METRICS, ROWS, measured, options_of
 from benchmarks.rows import changed_options
 
-from docs.performance import measured_before, table
+from docs.performance import STAR, measured_before, table
 
 NAMES = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10"}
-STAR = r" **\***"
 Found = Mapping[str, Any]
 
 

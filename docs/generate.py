@@ -28,11 +28,10 @@ from attrec.config import PRESETS, Architecture, option_specs
 from docs import peers, reuse, updating
 from docs.cold_items import cold_items
 from docs.independent import same_figures
-from docs.performance import measured_before, performance_page, rows
+from docs.performance import STAR, measured_before, performance_page, rows
 
 DOCS = Path(__file__).parent
 ARCHITECTURES = get_args(Architecture)
-STAR = r" **\***"
 README = DOCS.parent / "README.md"
 BEGIN, END = "<!-- figures: made by docs/generate.py -->", "<!-- end of figures -->"
 MADE = "<!-- made by docs/generate.py: do not edit -->\n\n"

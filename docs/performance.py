@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+STAR = r" **\***"
+"""Where the interval of a difference excludes zero."""
 Row = Mapping[str, Any]
 
 
