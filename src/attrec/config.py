@@ -187,7 +187,7 @@ class ModelConfig(Config):
         search=Among((1, 2, 4, 8)),
     )
     blocks: int = _option(
-        2,
+        1,
         "transformer blocks that choose the attention's weights",
         low=0,
         of="additive",
@@ -273,7 +273,7 @@ class TrainConfig(Config):
         search=Among((True, False)),
     )
     learning_rate: float = _option(
-        0.002,
+        0.008,
         "step size of AdamW, or of Adagrad (paper)",
         low=0,
         open_low=True,
@@ -346,7 +346,7 @@ class TrainConfig(Config):
         high=0.99,
         of="additive",
     )
-    max_epochs: int = _option(100, "passes over all windows, at most", low=1, settles=True)
+    max_epochs: int = _option(20, "passes over all windows, at most", low=1, settles=True)
     patience: int = _option(
         5,
         "epochs without a better validation figure before training stops; 0 never stops",
