@@ -143,9 +143,8 @@ def test_rows_are_measured_and_shown(place, monkeypatch):
     assert "make bench-cold-items ROW=shop.vectors" in text
 
 
-def test_rows_after_other_numbers_of_events_are_missing(place):
-    of_before = {"without attributes": {"0": {}, "1": {}, "2": {}, "5": {}}, "with attributes": {}}
-    results.write_row("cold_items", "shop", {"metrics": of_before})
+def test_rows_that_were_measured_in_another_way_are_missing(place):
+    results.write_row("cold_items", "shop", {"protocol": "0, 1, 2 and 5 events", "metrics": {}})
     assert cold.measured("shop") is None
 
 
@@ -168,7 +167,7 @@ def test_the_page_says_where_attributes_lose(place):
         "3": of(0.3, 0.28, False), "4": of(0.3, 0.1, True), "5": of(0.1162, 0.1115, True),
     }  # fmt: skip
     results.write_row("cold_items", "shop", {
-        "data": {"held_out": 6, "cases": 1234, "validation_users": 200}, "protocol": "so",
+        "data": {"held_out": 6, "cases": 1234, "validation_users": 200}, "protocol": cold.PROTOCOL,
         "attributes": "kinds", "config": cold.options_of("shop").to_dict(), "metrics": metrics,
         "valid": of(0.2, 0.1, True),
         "cost": {"train_seconds": {WITHOUT: 1.0, WITH: 2.0}, "epochs": {WITHOUT: 1, WITH: 2},

@@ -1,6 +1,6 @@
 """make bench-ablations: a preset with one thing changed, each on its own.
 
-python -m benchmarks.ablations.run            the rows that have no result yet
+python -m benchmarks.ablations.run            the rows that have no result as declared here
 python -m benchmarks.ablations.run ROW ...    these rows again, such as ml-100k.uniform-weights
 
 The paper's model is judged on the test part, to be held against what the paper says. The accurate
@@ -39,7 +39,7 @@ from benchmarks.ablations.variants import (
 )
 from benchmarks.data import load_split
 from benchmarks.kept import Places, read_kept, with_lists, write_kept
-from benchmarks.rows import read_row, write_row
+from benchmarks.rows import changed_options, read_row, write_row
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,13 @@ def _reference(family: Family, log: str, key: list[object]) -> dict[str, Places]
     return kept[1]
 
 
+def _is_done(row: str, family: Family, log: str, name: str) -> bool:
+    found = read_row("ablations", row)
+    return found is not None and not changed_options(found, options_of(family, log, name))
+
+
 def main() -> None:
-    """Run the rows asked for, or those that are missing."""
+    """Run the rows asked for, or those that are missing or have other options."""
     every = {
         f"{log}.{name}": (family, log, name)
         for family in FAMILIES
@@ -215,7 +220,7 @@ def main() -> None:
         for name in (*family.variants, *family.networks)
     }
     asked: Iterable[str] = sys.argv[1:]
-    for row in asked or [row for row in every if read_row("ablations", row) is None]:
+    for row in asked or [row for row in every if not _is_done(row, *every[row])]:
         if row not in every:
             raise SystemExit(f"no row {row!r}; rows: {', '.join(every)}")
         run_row(*every[row])

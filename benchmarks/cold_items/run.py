@@ -156,7 +156,7 @@ def options_of(name: str) -> Options:
 def measured(name: str) -> dict[str, Any] | None:
     """Read the result of a row; None where there is none that was measured in this way."""
     found = read_row("cold_items", name)
-    return found if found and found["protocol"] == PROTOCOL else None
+    return found if found and found.get("protocol") == PROTOCOL else None
 
 
 def _is_done(name: str) -> bool:

@@ -90,7 +90,9 @@ def test_what_is_no_list_is_refused(tmp_path):
 
 def test_attrecs_own_lists_reach_attrecs_own_figures(tmp_path):
     log = attrec.simulate("community", num_users=50, num_items=30, events_per_user=10, seed=1)
-    result = attrec.fit(log, max_epochs=2, embedding_dim=8, cutoffs=(5,))
+    # The lists below know no date, and the model not either.
+    options = {"recent_popularity": False, "max_epochs": 2, "embedding_dim": 8}
+    result = attrec.fit(log, cutoffs=(5,), **options)
     split = leave_last_out(log)
     vocabulary = result.recommender.vocabulary
     cases = encode_cases(split.test, split.log, vocabulary)
