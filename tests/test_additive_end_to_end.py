@@ -140,8 +140,8 @@ def test_a_user_with_nothing_known_is_left_out(result):
         result.recommender.recommend(history=["no such item"])
 
 
-def test_the_retraining_goes_on_from_the_best_state(log, result):
-    options = {**SMALL, "max_epochs": 6, "seed": 0}
+def test_the_retraining_begins_anew_or_goes_on_from_the_best_state(log, result):
+    options = {**SMALL, "max_epochs": 6, "seed": 0, "retrain_share": 1.0}
     split = split_log(log, Options.of(**options).protocol)
     first = train_on(split.train, Options.of(**options), validate_on=split)
     hardly = Options.of(**{**options, "learning_rate": 1e-12, "weight_decay": 0.0})
@@ -153,6 +153,7 @@ def test_the_retraining_goes_on_from_the_best_state(log, result):
         torch.testing.assert_close(
             value, dict(first.network.named_parameters())[name], rtol=1e-5, atol=1e-6, msg=name
         )
+    assert Options.of().train.retrain_share == 0.0
     anew = retrain_on(split, first, hardly.with_(retrain_share=0.0))
     assert len(anew.run.epochs) == first.run.best_epoch
     assert not torch.allclose(anew.network.item_key, first.network.item_key, atol=1e-3)
@@ -163,7 +164,7 @@ def test_a_default_that_was_changed_makes_another_training():
     assert identity_of(now) != identity_of(then)
     assert "retrain_share" not in str(identity_of(then))  # as it was written then
     paper = Options.of("paper-sparse")
-    assert identity_of(paper) == identity_of(paper.with_(retrain_share=1.0))
+    assert identity_of(paper) == identity_of(paper.with_(retrain_share=0.0))
     assert "retrain_share" not in str(identity_of(paper))
 
 

@@ -232,9 +232,8 @@ ACCURATE: dict[str, dict[str, object]] = {
 
 RETRAINING: dict[str, dict[str, object]] = {
     "retraining": {},
+    "retrain-share-1": {"retrain_share": 1.0},
     "retrain-share-0.5": {"retrain_share": 0.5},
-    "retrain-share-0.2": {"retrain_share": 0.2},
-    "retrained-anew": {"retrain_share": 0.0},
     "not-retrained": {"retrain": False},
 }
 """Changes of how the accurate preset is trained again on train + validation."""

@@ -537,7 +537,7 @@ def train_on(
 def retrain_on(split: Split, first: Trained, options: Options, **more: Any) -> Trained:
     """Train once more, on train + validation, for the epochs that ``first`` found best.
 
-    The additive network goes on from its best state instead, for ``retrain_share`` of them.
+    With ``retrain_share`` the additive network goes on from its best state, for that share of them.
 
     Parameters
     ----------

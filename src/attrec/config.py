@@ -360,8 +360,8 @@ class TrainConfig(Config):
         True, "train once more, on train + validation, for the best number of epochs", settles=True
     )
     retrain_share: float = _option(
-        1.0, "how much of these epochs it takes, since it goes on from the best state; 0 begins "
-        "anew and takes them all",
+        0.0, "above 0 it goes on from the best state instead of beginning anew, for this share of "
+        "the epochs",
         low=0, high=1, of="additive", settles=True, came_as=0.2,
     )  # fmt: skip
     seed: int = _option(
