@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import click
 import typer
+from benchmarks.ablations import run as ablations
 from benchmarks.accuracy import run as accuracy
 from benchmarks.peers.rows import published
 from benchmarks.rows import changed_options
@@ -207,6 +208,9 @@ def ablations_page() -> str:
             "retraining": "the accurate preset's retraining",
         }[family]
         lines += [f"## {data}, {title}", "", f"{variants[0]['protocol']}.", ""]
+        before = [told for row in variants if (told := measured_before(_changed_variant(row)))]
+        if before:
+            lines += [f"{before[0].strip()} So are {len(before)} of these rows.", ""]
         lines += ["| variant | " + " | ".join(metrics) + " | best epoch |",
                   "| --- |" + " --- |" * (len(metrics) + 1)]  # fmt: skip
         for row in variants:
@@ -223,6 +227,12 @@ def ablations_page() -> str:
         lines += [""]
     words = DOCS / "ablations.words.md"
     return "\n".join([*lines, words.read_text(encoding="utf-8") if words.exists() else ""])
+
+
+def _changed_variant(row: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    log, name = row["row"].split(".", 1)
+    family = next(one for one in ablations.FAMILIES if one.name == row["family"])
+    return changed_options(row, ablations.options_of(family, log, name))
 
 
 def errors_page() -> str:

@@ -225,8 +225,7 @@ def fit(
     """Bring an interaction log to a recommender, and say how good it is.
 
     The default protocol: train on the training part, stop early on validation, train once more on
-    train + validation for the epochs found best (the additive network goes on from its best state
-    for a share of them), and only then look at the test part, once.
+    train + validation for the epochs found best, and only then look at the test part, once.
 
     Parameters
     ----------
