@@ -65,6 +65,12 @@ def changed_options(found: Mapping[str, Any], now: Options) -> dict[str, tuple[A
     return changed
 
 
+def is_as_declared(benchmark: str, row: str, now: Options) -> bool:
+    """Answer whether a row has a result with the options that it has now."""
+    found = read_row(benchmark, row)
+    return found is not None and not changed_options(found, now)
+
+
 def here_and_now() -> dict[str, Any]:
     """Return machine, commit and date of a measurement."""
     date = datetime.now(UTC).strftime("%Y-%m-%d")

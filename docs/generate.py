@@ -210,7 +210,7 @@ def ablations_page() -> str:
         lines += [f"## {data}, {title}", "", f"{variants[0]['protocol']}.", ""]
         before = [told for row in variants if (told := measured_before(_changed_variant(row)))]
         if before:
-            lines += [f"{before[0].strip()} So are {len(before)} of these rows.", ""]
+            lines += [f"{before[0]}So were {len(before)} of these {len(variants)} rows.", ""]
         lines += ["| variant | " + " | ".join(metrics) + " | best epoch |",
                   "| --- |" + " --- |" * (len(metrics) + 1)]  # fmt: skip
         for row in variants:
@@ -296,7 +296,8 @@ def _short_figures() -> str:
         if not row["row"].endswith(".accurate"):
             continue
         data, protocol, _ = row["row"].split(".")
-        ours = f"**{data}**, {protocol}: attrec{_given(row['row'])}"
+        before = ", of options before today's" if _changed(row) else ""
+        ours = f"**{data}**, {protocol}: attrec{_given(row['row'])}{before}"
         shown = {ours: row["systems"]["attrec"]}
         peer = peers.best_peer(f"{data}.{protocol}")
         if peer:

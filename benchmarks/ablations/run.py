@@ -39,7 +39,7 @@ from benchmarks.ablations.variants import (
 )
 from benchmarks.data import load_split
 from benchmarks.kept import Places, read_kept, with_lists, write_kept
-from benchmarks.rows import changed_options, read_row, write_row
+from benchmarks.rows import is_as_declared, write_row
 
 
 @dataclass(frozen=True)
@@ -206,11 +206,6 @@ def _reference(family: Family, log: str, key: list[object]) -> dict[str, Places]
     return kept[1]
 
 
-def _is_done(row: str, family: Family, log: str, name: str) -> bool:
-    found = read_row("ablations", row)
-    return found is not None and not changed_options(found, options_of(family, log, name))
-
-
 def main() -> None:
     """Run the rows asked for, or those that are missing or have other options."""
     every = {
@@ -220,7 +215,10 @@ def main() -> None:
         for name in (*family.variants, *family.networks)
     }
     asked: Iterable[str] = sys.argv[1:]
-    for row in asked or [row for row in every if not _is_done(row, *every[row])]:
+    missing = [
+        row for row, of in every.items() if not is_as_declared("ablations", row, options_of(*of))
+    ]
+    for row in asked or missing:
         if row not in every:
             raise SystemExit(f"no row {row!r}; rows: {', '.join(every)}")
         run_row(*every[row])

@@ -42,7 +42,7 @@ from attrec.request import plain
 from attrec.retrieval.vectors import NetworkScorer
 from attrec.updating import update
 from benchmarks.data import load_split
-from benchmarks.rows import changed_options, read_row, write_row
+from benchmarks.rows import is_as_declared, write_row
 
 ROWS = {
     f"{data}.{preset}": (data, preset)
@@ -240,14 +240,11 @@ def _summary(values: dict[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
     return found
 
 
-def _is_done(name: str) -> bool:
-    found = read_row("replay", name)
-    return found is not None and not changed_options(found, options_of(name))
-
-
 def main() -> None:
     """Run the rows asked for, or those that are missing."""
-    for row in sys.argv[1:] or [name for name in ROWS if not _is_done(name)]:
+    for row in sys.argv[1:] or [
+        name for name in ROWS if not is_as_declared("replay", name, options_of(name))
+    ]:
         if row not in ROWS:
             raise SystemExit(f"no row {row!r}; rows: {', '.join(ROWS)}")
         run_row(row)

@@ -160,7 +160,7 @@ def update(
     RequestError
         ``room`` is out of range or missing, or the model has not learnt from what ``items`` says.
     """
-    _check_room(recommender, items, untaken, room)
+    _check_room(untaken, room)
     if not isinstance(log, InteractionLog):
         uncut = replace(recommender.options.data, min_user_events=1, min_item_events=1)
         log = read_interactions(log, config=uncut)
@@ -168,7 +168,7 @@ def update(
     before = recommender.vocabulary
     vocabulary = before.with_users_of(log).with_items_of(log)
     vocabulary = vocabulary.with_users_of(waiting).with_items_of(waiting)
-    if untaken and items is not None:
+    if untaken:
         vocabulary = _with_untaken(recommender, vocabulary, items)
     batches = list(recommender.record.get("updates", []))
     known_files = {recommender.record.get("log_fingerprint"), *batches}
@@ -418,37 +418,33 @@ def _share_of_new(sequences: Sequences, trained: int) -> float:
     return float(late.sum()) / (since + _DOUBT)
 
 
-def _check_room(
-    recommender: Recommender, items: Items | None, untaken: bool, room: float | None
-) -> None:
+def _check_room(untaken: bool, room: float | None) -> None:
     if room is not None and not 0 <= room <= 1:
         raise RequestError(
             f"room = {room!r}: the share of the lists that new items get must be from 0 to 1, such "
             "as 0.05"
         )
-    if not untaken:
-        return
-    if room is None:
+    if untaken and room is None:
         raise RequestError(
             "untaken: items that nobody took have no share of the events; say with room how much "
             "of the lists new items get, such as 0.05"
         )
+
+
+def _with_untaken(
+    recommender: Recommender, vocabulary: Vocabulary, items: Items | None
+) -> Vocabulary:
+    """Append the items of a file that the model can say something of, in the order of their ids."""
     if items is None:
         raise RequestError("untaken: give the item file that says what these items are (items)")
-    if _described(recommender, items, recommender.vocabulary.item_ids[:0]) is None:
+    parsed = sorted(vocabulary.parse_item(text) for text in items.ids())
+    ids = np.array(parsed, dtype=vocabulary.item_ids.dtype)
+    described = _described(recommender, items, ids)
+    if described is None:
         raise RequestError(
             "untaken: the model has learnt from no attributes of items, so that nothing can be "
             "said of one that nobody took; train it with item_categories or item_vectors"
         )
-
-
-def _with_untaken(recommender: Recommender, vocabulary: Vocabulary, items: Items) -> Vocabulary:
-    """Append the items of a file that the model can say something of, in the order of their ids."""
-    known = {str(each) for each in vocabulary.item_ids.tolist()}
-    new = [vocabulary.parse_item(text) for text in sorted(items.ids() - known)]
-    ids = np.array(sorted(new), dtype=vocabulary.item_ids.dtype)
-    described = _described(recommender, items, ids)
-    assert described is not None
     told = (np.diff(described.offsets) > 0) | described.vectors.any(axis=1)
     return vocabulary.with_items(ids[told])
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -217,9 +218,9 @@ class AdditiveNetwork(nn.Module):
 
         return self._with_folded(trained, self.folded_key.to(dtype or self.item_key.dtype), items)
 
-    @property
+    @cached_property
     def raised(self) -> float:
-        """Return c ≥ 0, added to every distance where a key k̂ is longer than 1; see `lift`."""
+        """c ≥ 0, added to every distance where a key k̂ is longer than 1; see `lift`."""
         if len(self.folded_key) == 0:
             return 0.0
         longest = float(self.folded_key.double().square().sum(dim=1).max())
@@ -308,6 +309,7 @@ class AdditiveNetwork(nn.Module):
     def _with(self, **buffers: torch.Tensor) -> AdditiveNetwork:
         other = copy.copy(self)
         other._buffers = {**self._buffers, **buffers}  # the copy shares everything else
+        other.__dict__.pop("raised", None)  # but what was derived from other keys
         return other
 
     def _with_folded(
