@@ -220,7 +220,7 @@ class AdditiveNetwork(nn.Module):
 
     @cached_property
     def raised(self) -> float:
-        """c ≥ 0, added to every distance where a key k̂ is longer than 1; see `lift`."""
+        """What is added to every distance where a key k̂ is longer than 1: c ≥ 0, see `lift`."""
         if len(self.folded_key) == 0:
             return 0.0
         longest = float(self.folded_key.double().square().sum(dim=1).max())
