@@ -8,6 +8,7 @@ import attrec
 from attrec.api import identity_of, retrain_on, train_on
 from attrec.config import Options
 from attrec.data.splits import split_log
+from attrec.model.choice import make_network
 from attrec.retrieval.vectors import item_keys, query_vectors
 from tests.command_line import run_cli
 
@@ -140,32 +141,25 @@ def test_a_user_with_nothing_known_is_left_out(result):
         result.recommender.recommend(history=["no such item"])
 
 
-def test_the_retraining_begins_anew_or_goes_on_from_the_best_state(log, result):
-    options = {**SMALL, "max_epochs": 6, "seed": 0, "retrain_share": 1.0}
+def test_the_retraining_begins_anew_and_takes_the_best_number_of_epochs(log):
+    options = {**SMALL, "max_epochs": 6, "seed": 0}
     split = split_log(log, Options.of(**options).protocol)
     first = train_on(split.train, Options.of(**options), validate_on=split)
     hardly = Options.of(**{**options, "learning_rate": 1e-12, "weight_decay": 0.0})
-    on = retrain_on(split, first, hardly)
-    assert len(on.run.epochs) == first.run.best_epoch
-    fifth = retrain_on(split, first, hardly.with_(retrain_share=0.2))
-    assert len(fifth.run.epochs) == 1  # of at most six
-    for name, value in on.network.named_parameters():
-        torch.testing.assert_close(
-            value, dict(first.network.named_parameters())[name], rtol=1e-5, atol=1e-6, msg=name
-        )
-    assert Options.of().train.retrain_share == 0.0
-    anew = retrain_on(split, first, hardly.with_(retrain_share=0.0))
-    assert len(anew.run.epochs) == first.run.best_epoch
-    assert not torch.allclose(anew.network.item_key, first.network.item_key, atol=1e-3)
+    again = retrain_on(split, first, hardly)
+    assert len(again.run.epochs) == first.run.best_epoch
+    assert not torch.allclose(again.network.item_key, first.network.item_key, atol=1e-3)
+    sizes = again.vocabulary.num_users, again.vocabulary.num_items
+    initial = make_network(hardly.model, *sizes, seed=0)
+    torch.testing.assert_close(again.network.item_key, initial.item_key, rtol=1e-5, atol=1e-6)
 
 
 def test_a_default_that_was_changed_makes_another_training():
-    now, then = Options.of(), Options.of(retrain_share=0.2)
+    now, then = Options.of(), Options.of(full_rate_steps=0)
     assert identity_of(now) != identity_of(then)
-    assert "retrain_share" not in str(identity_of(then))  # as it was written then
+    assert "full_rate_steps" not in str(identity_of(then))  # as it was written then
     paper = Options.of("paper-sparse")
-    assert identity_of(paper) == identity_of(paper.with_(retrain_share=0.0))
-    assert "retrain_share" not in str(identity_of(paper))
+    assert "full_rate_steps" not in str(identity_of(paper))
 
 
 def test_an_item_that_only_validation_has_is_learnt_by_the_retraining():

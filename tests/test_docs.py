@@ -180,14 +180,14 @@ def test_a_row_measured_before_an_option_changed_says_so():
     options = Options.of("accurate")
     now = options.to_dict()
     assert changed_options({"config": now}, options) == {}
-    then = {**now, "train": {**now["train"], "retrain_share": 0.25}}
+    then = {**now, "train": {**now["train"], "full_rate_steps": 25}}
     changed = changed_options({"config": then}, options)
-    assert changed == {"retrain_share": (0.25, now["train"]["retrain_share"])}
-    del then["train"]["retrain_share"]  # written before the option was there
+    assert changed == {"full_rate_steps": (25, now["train"]["full_rate_steps"])}
+    del then["train"]["full_rate_steps"]  # written before the option was there
     assert changed_options({"config": then}, options) == {}
     # nor does an option that means nothing to the architecture
     paper = Options.of("paper-sparse")
-    assert changed_options({"config": paper.with_(retrain_share=0.25).to_dict()}, paper) == {}
+    assert changed_options({"config": paper.with_(full_rate_steps=25).to_dict()}, paper) == {}
 
 
 def test_every_command_is_documented_with_all_its_options():

@@ -46,7 +46,6 @@ ADDITIVE = {
     "label_smoothing": 0.5,
     "min_steps": 3,
     "temperature": 0.5,
-    "retrain_share": 1.0,
 }
 """Options of the additive network alone."""
 SEEN_IN_FIGURES = {

@@ -232,8 +232,6 @@ ACCURATE: dict[str, dict[str, object]] = {
 
 RETRAINING: dict[str, dict[str, object]] = {
     "retraining": {},
-    "retrain-share-1": {"retrain_share": 1.0},
-    "retrain-share-0.5": {"retrain_share": 0.5},
     "not-retrained": {"retrain": False},
 }
-"""Changes of how the accurate preset is trained again on train + validation."""
+"""The accurate preset trained again on train + validation, and not."""

@@ -446,7 +446,6 @@ def train_on(
     checkpointer: Checkpointer | None = None,
     phase: str = "training",
     profile: Profile = OFF,
-    begin_with: Trained | None = None,
     moment: Moment | None = None,
     items: Items | None = None,
 ) -> Trained:
@@ -469,8 +468,6 @@ def train_on(
         Keeps where the training stands; what it has of ``phase`` is gone on from.
     profile : Profile
         Times ``batches``, ``steps`` and ``validation``.
-    begin_with : Trained, optional
-        An additive network to go on from; items that it lacks begin anew.
     moment : Moment, optional
         The popularity of the moment that a validation chose; reckoned anew from ``log``.
     items : Items, optional
@@ -486,10 +483,6 @@ def train_on(
     else:
         network = network_class(options.model, *sizes, seed=seed)
     network = network.to(torch_device(options.train.device))
-    if begin_with is not None:
-        known, rows = begin_with.network, begin_with.vocabulary.encode_items(vocabulary.item_ids)
-        assert isinstance(network, AdditiveNetwork) and isinstance(known, AdditiveNetwork)
-        network.take_over(known, torch.from_numpy(rows))
     if checkpointer is not None:
         stood = checkpointer.standing_of(phase)
         if stood is not None:
@@ -534,9 +527,7 @@ def train_on(
 
 
 def retrain_on(split: Split, first: Trained, options: Options, **more: Any) -> Trained:
-    """Train once more, on train + validation, for the epochs that ``first`` found best.
-
-    With ``retrain_share`` the additive network goes on from its best state, for that share of them.
+    """Train anew, on train + validation, for the epochs that ``first`` found best.
 
     Parameters
     ----------
@@ -551,7 +542,6 @@ def retrain_on(split: Split, first: Trained, options: Options, **more: Any) -> T
         split.train_and_validation,
         options,
         num_epochs=options.retraining_epochs(first.run.best_epoch),
-        begin_with=first if options.goes_on else None,
         moment=None if first.calibration is None else first.calibration.moment,
         phase="retraining",
         **more,

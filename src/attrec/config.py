@@ -359,11 +359,6 @@ class TrainConfig(Config):
     retrain: bool = _option(
         True, "train once more, on train + validation, for the best number of epochs", settles=True
     )
-    retrain_share: float = _option(
-        0.0, "above 0 it goes on from the best state instead of beginning anew, for this share of "
-        "the epochs",
-        low=0, high=1, of="additive", settles=True, came_as=0.2,
-    )  # fmt: skip
     seed: int = _option(
         0, "seed of initialisation, shuffling, negatives and dropout", low=0, settles=True
     )
@@ -595,18 +590,10 @@ class Options:
 
         Examples
         --------
-        >>> Options.of("accurate", retrain_share=0.2).retraining_epochs(40)
-        8
+        >>> Options.of("accurate", retrain=False).retraining_epochs(40)
+        0
         """
-        share = self.train.retrain_share
-        if not self.train.retrain:
-            return 0
-        return max(1, round(share * best)) if self.goes_on else best
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the retraining goes on from the best state."""
-        return self.model.architecture == "additive" and self.train.retrain_share > 0
+        return best if self.train.retrain else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able mapping; ``Options.from_dict`` reads it back."""

@@ -195,16 +195,3 @@ def test_dropout_keeps_the_mean_and_drops_the_share():
     assert torch.equal(model._drop(rows), left)
     model.eval()
     assert torch.equal(model._drop(rows), rows)
-
-
-def test_a_network_takes_over_what_another_learnt_item_by_item():
-    old, new = network(seed=1), network(seed=2)
-    rows = torch.tensor([3, -1, *range(9)])
-    own = new.item_key.clone()
-    new.take_over(old, rows)
-    assert torch.equal(new.item_key[0], old.item_key[3])
-    assert torch.equal(new.item_key[1], own[1])
-    assert torch.equal(new.item_context[2:], old.item_context[:9])
-    for name, value in new.named_parameters():
-        if not name.startswith("item_"):
-            assert torch.equal(value, dict(old.named_parameters())[name])

@@ -22,9 +22,6 @@ Normal = Callable[..., nn.Parameter]
 _LEAST = 1e-12
 """No length is divided by less; as `normalize` has it."""
 
-ITEM_TABLES = ("item_context", "item_key")
-"""Parameters with a row for each item."""
-
 
 class AdditiveNetwork(nn.Module):
     """Attention over the whole history that stays a sum over its events.
@@ -282,7 +279,8 @@ class AdditiveNetwork(nn.Module):
             folded_context=self.folded_context[late],
             folded_key=self.folded_key[late],
         )
-        tables = {name: nn.Parameter(getattr(self, name)[trained]) for name in ITEM_TABLES}
+        names = ("item_context", "item_key")
+        tables = {name: nn.Parameter(getattr(self, name)[trained]) for name in names}
         other._parameters = {**self._parameters, **tables}
         if self.prior is not None:
             other._modules = {**self._modules, "prior": self.prior.keeping(trained)}
@@ -341,25 +339,6 @@ class AdditiveNetwork(nn.Module):
         """
         total = counts.double() @ self.keys(dtype=torch.float64)
         self.start.copy_(normalize(total, dim=0))
-
-    @torch.no_grad()
-    def take_over(self, other: AdditiveNetwork, rows: torch.Tensor) -> None:
-        """Begin where ``other`` ended.
-
-        Parameters
-        ----------
-        other : AdditiveNetwork
-            Of the same configuration, perhaps with other items.
-        rows : (N,) int64
-            Which row of its tables each item has; −1 keeps the initial one.
-        """
-        known = rows >= 0
-        found = dict(other.named_parameters())
-        for name, value in self.named_parameters():
-            if name in ITEM_TABLES:
-                value[known] = found[name][rows[known]]
-            else:
-                value.copy_(found[name])
 
     def _states(self, x: torch.Tensor, grid: _Grid) -> torch.Tensor:
         states = x

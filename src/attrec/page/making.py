@@ -204,15 +204,13 @@ def training_section(recommender: Recommender) -> Html:
                 [("training", trained), ("validation", validated)], x_label="epoch")
     )  # fmt: skip
     retrained = record.get("trained_on")
-    share = recommender.options.train
     then = ""
     if retrained == "train + validation":
         more = recommender.options.retraining_epochs(best) if best else None
-        on = "from its best state on" if recommender.options.goes_on else "anew"
-        then = f" Then it was trained {on}, on training and validation part together" + (
+        then = " Then it was trained anew, on training and validation part together" + (
             f", for {more} epoch{'s' * (more != 1)}." if more else "."
         )
-    elif retrained == "train" and not share.retrain:
+    elif retrained == "train" and not recommender.options.train.retrain:
         then = " It was not trained again with the validation part."
     then += _of_moment(recommender)
     pictures += _phases(record)
