@@ -83,8 +83,6 @@ def test_an_option_that_would_be_ignored_is_refused(tmp_path):
     file.write_text('preset = "accurate"\n[train]\nl2 = 0.5\n')
     with pytest.raises(ConfigError, match="'l2' means nothing"):
         Options.of(file=file)
-    with pytest.raises(ConfigError, match="leave one of them at 0"):
-        Options.of("accurate", softmax_samples=5, label_smoothing=0.1)
 
 
 def test_an_architecture_brings_its_preset(tmp_path):

@@ -372,16 +372,6 @@ class TrainConfig(Config):
         "cpu", "cpu, cuda, cuda:1, …; auto takes CUDA where it is there", settles=True
     )
 
-    def __post_init__(self) -> None:
-        """Check every field, and that the sampled softmax is asked for nothing it lacks."""
-        super().__post_init__()
-        if self.softmax_samples and self.label_smoothing:
-            raise ConfigError(
-                f"[train] label_smoothing = {self.label_smoothing:g} with softmax_samples = "
-                f"{self.softmax_samples}: the target is smoothed over the whole catalogue; leave "
-                "one of them at 0"
-            )
-
 
 @dataclass(frozen=True)
 class ProtocolConfig(Config):

@@ -248,8 +248,11 @@ def test_a_number_that_is_none_is_seen(way):
     assert softmax_loss(queries, keys, targets, log_scale, bias).isnan()
 
 
-@given(st.integers(1, 8), st.integers(1, 9), st.integers(0, 99), st.sampled_from([None, 80]))
-def test_every_item_sampled_once_is_the_whole_catalogue(way, P, N, seed, budget):
+@given(
+    st.integers(1, 8), st.integers(1, 9), st.integers(0, 99), st.sampled_from([None, 80]),
+    st.sampled_from([0.0, 0.3]),
+)  # fmt: skip
+def test_every_item_sampled_once_is_the_whole_catalogue(way, P, N, seed, budget, smoothing):
     queries, keys, targets, log_scale, bias = inputs(P, N, 3, seed)
     wanted = [queries, keys, log_scale, bias]
     weights = torch.rand(P, generator=torch.Generator().manual_seed(seed)).double()
@@ -257,9 +260,11 @@ def test_every_item_sampled_once_is_the_whole_catalogue(way, P, N, seed, budget)
     log_q = torch.full((N,), -math.log(N), dtype=torch.float64)
     found = sampled_softmax_loss(
         queries, keys, targets, samples, log_q, log_scale, bias,
-        target_log_q=log_q[targets], weights=weights, budget=budget,
+        target_log_q=log_q[targets], weights=weights, label_smoothing=smoothing, budget=budget,
     )  # fmt: skip
-    full = softmax_loss(queries, keys, targets, log_scale, bias, weights=weights)
+    full = softmax_loss(
+        queries, keys, targets, log_scale, bias, weights=weights, label_smoothing=smoothing
+    )
     assert_equal(gradients(found, wanted), gradients(full, wanted), 1e-10)
 
 
@@ -289,8 +294,11 @@ def test_only_accidental_hits_leave_no_loss(way):
     assert all((part.abs() < 1e-12).all() for part in found)
 
 
-@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 9), st.integers(0, 99))
-def test_the_sampled_loss_equals_the_obvious_loop(way, P, N, n, seed):
+@given(
+    st.integers(1, 6), st.integers(1, 5), st.integers(1, 9), st.integers(0, 99),
+    st.sampled_from([0.0, 0.3]),
+)  # fmt: skip
+def test_the_sampled_loss_equals_the_obvious_loop(way, P, N, n, seed, smoothing):
     queries, keys, targets, log_scale, bias = inputs(P, N, 3, seed)
     wanted = [queries, keys, log_scale, bias]
     generator = torch.Generator().manual_seed(seed)
@@ -304,8 +312,11 @@ def test_the_sampled_loss_equals_the_obvious_loop(way, P, N, n, seed):
 
         others = [logit(j) - q for j, q in zip(samples.tolist(), log_q, strict=True) if j != target]
         own = logit(target)
-        expected = expected + torch.stack([own, *others]).logsumexp(dim=0) - own
-    found = sampled_softmax_loss(queries, keys, targets, samples, log_q, log_scale, bias)
+        wished = (1 - smoothing) * own + smoothing * torch.stack([*map(logit, range(N))]).mean()
+        expected = expected + torch.stack([own, *others]).logsumexp(dim=0) - wished
+    found = sampled_softmax_loss(
+        queries, keys, targets, samples, log_q, log_scale, bias, label_smoothing=smoothing
+    )
     assert_equal(gradients(found, wanted), gradients(expected, wanted), 1e-10)
 
 
@@ -321,6 +332,11 @@ def test_what_is_no_row_of_the_keys_is_an_error():
     for smoothing in (-0.1, 1.0):
         with pytest.raises(ValueError, match=r"label_smoothing is .*, not in \[0, 1\)"):
             softmax_loss(queries, keys, targets, log_scale, label_smoothing=smoothing)
+        with pytest.raises(ValueError, match=r"label_smoothing is .*, not in \[0, 1\)"):
+            sampled_softmax_loss(
+                queries, keys, targets, targets, torch.zeros(3).double(), log_scale,
+                label_smoothing=smoothing,
+            )  # fmt: skip
 
 
 def test_no_positions_have_no_loss(way):

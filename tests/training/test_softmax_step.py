@@ -174,7 +174,9 @@ def test_without_averaging_the_last_weights_are_kept():
 
 def test_sampled_items_estimate_the_softmax_over_all():
     whole, sampled = network(), network()
-    config = TrainConfig(batch_size=10_000, min_steps=0, learning_rate=1e-9, weight_decay=0.0)
+    config = TrainConfig(
+        batch_size=10_000, min_steps=0, learning_rate=1e-9, weight_decay=0.0, label_smoothing=0.2
+    )
     step = make_step(whole, config)
     (batch,) = step.batches(data(), 1)
     expected = float(step(batch))

@@ -80,8 +80,7 @@ def softmax_loss(
     ValueError
         ``label_smoothing`` is out of its range, or there are no keys.
     """
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing is {label_smoothing}, not in [0, 1)")
+    _check_smoothing(label_smoothing)
     _check_rows("targets", targets, len(keys))
     setting = _Setting(targets, None, label_smoothing, budget, torch.is_grad_enabled())
     return _fused(queries, keys, bias, log_scale, None, weights, setting)
@@ -98,21 +97,23 @@ def sampled_softmax_loss(
     *,
     target_log_q: torch.Tensor | None = None,
     weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
     budget: int | None = None,
 ) -> torch.Tensor:
     """Return the loss of a softmax over each target and the samples that all positions share.
 
-    Σ_p w_p (log(exp z_pt + Σ_j [S_j ≠ t_p] exp z_pj) − z_pt) with
+    Σ_p w_p (log(exp z_pt + Σ_j [S_j ≠ t_p] exp z_pj) − z_pt + ε (logit_pt − Σ_i logit_pi / N)) with
     z_pj = − τ ‖q_p − k_{S_j}‖² + b_{S_j} − log Q(S_j), and z_pt likewise of the target: the softmax
     over all items as estimated from samples of probabilities Q. A sample that is the position's
-    target (an accidental hit) is left out there. Differentiable as `softmax_loss` is.
+    target (an accidental hit) is left out there. The mean logit that smoothing needs is exact: one
+    product with the mean key. Differentiable as `softmax_loss` is.
 
     Parameters
     ----------
     queries : (P, D) float32 or float64
     keys : (N, D) tensor
-        Only the rows that ``targets`` and ``samples`` name are read; they may be the distinct rows
-        of a batch, with the indices into them.
+        Without smoothing only the rows that ``targets`` and ``samples`` name are read; they may be
+        the distinct rows of a batch, with the indices into them.
     targets : (P,) int64
     samples : (n,) int64
         S_j; an item may occur more than once.
@@ -126,6 +127,8 @@ def sampled_softmax_loss(
         log Q(t_p); 0 where left out, for a target that is there whatever is drawn.
     weights : (P,) tensor, optional
         w_p; 1 where left out.
+    label_smoothing : float
+        ε, at least 0 and less than 1.
     budget : int, optional
         Most bytes of logits to hold at once; `BUDGET` of the device where left out.
 
@@ -138,7 +141,10 @@ def sampled_softmax_loss(
     ------
     IndexError
         A target or a sample is no row of ``keys``.
+    ValueError
+        ``label_smoothing`` is out of its range.
     """
+    _check_smoothing(label_smoothing)
     _check_rows("targets", targets, len(keys))
     _check_rows("samples", samples, len(keys))
     near = keys[targets]
@@ -148,10 +154,17 @@ def sampled_softmax_loss(
     if bias is not None:
         own = own + bias[targets]
         others = others + bias[samples]
+    above = None
+    if label_smoothing:
+        mean = scale * (2 * queries @ keys.mean(dim=0) - keys.square().sum(dim=1).mean())
+        above = own - mean if bias is None else own - mean - bias.mean()
     if target_log_q is not None:
         own = own - target_log_q
     setting = _Setting(targets, samples, 0.0, budget, torch.is_grad_enabled())
-    return _fused(queries, keys[samples], others, log_scale, own, weights, setting)
+    loss = _fused(queries, keys[samples], others, log_scale, own, weights, setting)
+    if above is None:
+        return loss
+    return loss + label_smoothing * (above.sum() if weights is None else weights @ above)
 
 
 def plain_softmax_loss(
@@ -419,6 +432,11 @@ def block_shape(num_positions: int, num_items: int, budget: int) -> tuple[int, i
 def _slices(count: int, size: int) -> Iterator[slice]:
     """Cut 0 ... count − 1 into slices of at most ``size``."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _check_smoothing(share: float) -> None:
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"label_smoothing is {share}, not in [0, 1)")
 
 
 def _check_rows(name: str, indices: torch.Tensor, num_items: int) -> None:

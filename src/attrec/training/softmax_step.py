@@ -159,13 +159,14 @@ class SoftmaxStep:
         network, trained = self.network, targets >= 0
         queries = network.intents(items, lengths)[trained]
         chosen = (queries, network.keys(), targets[trained])
+        smoothing = self.config.label_smoothing
         if not self.config.softmax_samples:
-            return softmax_loss(
-                *chosen, self._log_scale, label_smoothing=self.config.label_smoothing
-            )
+            return softmax_loss(*chosen, self._log_scale, label_smoothing=smoothing)
         samples = self._draw(self.config.softmax_samples).to(queries.device)
         log_q = self._log_q[samples.cpu()].to(queries) + math.log(len(samples))
-        return sampled_softmax_loss(*chosen, samples, log_q, self._log_scale)
+        return sampled_softmax_loss(
+            *chosen, samples, log_q, self._log_scale, label_smoothing=smoothing
+        )
 
     def _draw(self, count: int) -> torch.Tensor:
         """Draw items, half of them uniformly and half as often as they were taken."""
