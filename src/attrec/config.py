@@ -172,9 +172,9 @@ class ModelConfig(Config):
         search=Between(0.0, 0.8),
     )
     dropout: float = _option(
-        0.4,
+        0.3,
         "share of the projected queries' and keys' entries dropped in training; additive: of the "
-        "embeddings' and the blocks'",
+        "events' embeddings'",
         low=0,
         high=0.99,
         search=Between(0.0, 0.6),
@@ -340,11 +340,12 @@ class TrainConfig(Config):
         low=0, of="additive",
     )  # fmt: skip
     label_smoothing: float = _option(
-        0.0,
+        0.1,
         "share of each target spread over all items",
         low=0,
         high=0.99,
         of="additive",
+        came_as=0.0,
     )
     max_epochs: int = _option(20, "passes over all windows, at most", low=1, settles=True)
     patience: int = _option(

@@ -166,6 +166,20 @@ def test_dropout_only_in_training():
     assert not torch.equal(model.intents(*lists), model.intents(*lists))
 
 
+def test_dropout_is_of_the_embeddings_alone(monkeypatch):
+    model = network(dropout=0.5)
+    items, lengths = packed([[1, 2, 3], [4, 5]])
+    model.train()
+    torch.manual_seed(7)
+    found = model.intents(items, lengths)
+    torch.manual_seed(7)
+    left = model._drop(model.contexts(items))
+    assert (left == 0).any()
+    model.eval()
+    monkeypatch.setattr(model, "contexts", lambda items: left)
+    assert torch.equal(model.intents(items, lengths), found)
+
+
 @pytest.mark.parametrize("lists", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3, 7], [4]]])
 def test_gradients_reach_every_parameter(lists):
     model = network()

@@ -371,7 +371,7 @@ class _Block(nn.Module):
     def __init__(self, config: ModelConfig, normal: Normal) -> None:
         super().__init__()
         d = config.embedding_dim
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads = config.heads
         small = 0.5 / math.sqrt(d * config.blocks)
         self.inputs = normal(d, 3 * d, std=1.0 / math.sqrt(d))
         self.output = normal(d, d, std=small)
@@ -391,9 +391,9 @@ class _Block(nn.Module):
             queries, keys, values, attn_mask=grid.causal_bias(self.recency.to(like))
         )
         merged = grid.packed(attended.transpose(1, 2).flatten(2)) @ self.output.to(like)
-        states = states + _dropout(merged, self.dropout, self.training)
+        states = states + merged
         wide = gelu(self.second(states) @ self.inner.to(like)) @ self.outer.to(like)
-        return states + _dropout(wide, self.dropout, self.training)
+        return states + wide
 
 
 class _Norm(nn.Module):
