@@ -303,7 +303,7 @@ def test_items_that_nobody_took_come_in_with_the_room_they_are_given(shop):
     file = Items({"903": "New"}, {"kind": {**items.attributes["kind"], "903": "k1", "904": "?"}})
     nothing = log.take(slice(0, 0))
     assert attrec.update(served, nothing, items=file).summary.new_items == 0
-    found = attrec.update(served, nothing, items=file, untaken=True, room=0.05)
+    found = attrec.update(served, nothing, items=file, untaken=True, room=0.01)
     assert found.summary.new_item_ids == (903,)  # the model knows nothing of kind "?"
     assert (found.summary.folded_in, found.summary.events) == (1, 0)
     lists = {user: found.recommender.recommend(user, k=10) for user in log.user_ids}

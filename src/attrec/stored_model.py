@@ -91,7 +91,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
         A part is missing or does not fit the options or another part.
     """
     try:
-        options = Options.from_dict(_with_architecture(artifact.summary["options"]))
+        options = Options.from_dict(_as_of_today(artifact.summary["options"]))
         vocabulary = _vocabulary(artifact.documents["vocabulary"])
         network = _network(options.model, artifact.tensors["tables"])
         if isinstance(network, AttRecNetwork):
@@ -115,9 +115,17 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
     return StoredModel(network, vocabulary, histories, options, titles, record, moment, waiting)
 
 
-def _with_architecture(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Name the paper's network in options that were written when there was no other."""
-    return {**options, "model": {"architecture": "paper", **options["model"]}}
+_GONE = ("retrain_share",)
+
+
+def _as_of_today(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read options that an earlier version wrote.
+
+    The paper's network has no name where there was no other; options of the training that are gone
+    since mean nothing to what was learnt.
+    """
+    train = {name: value for name, value in options["train"].items() if name not in _GONE}
+    return {**options, "model": {"architecture": "paper", **options["model"]}, "train": train}
 
 
 def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network:

@@ -45,7 +45,9 @@ def one_by_one(model, sequences):
 
 def test_all_positions_at_once_are_the_positions_one_by_one():
     model, sequences = network(), data()
-    config = TrainConfig(batch_size=10_000, min_steps=0, learning_rate=1e-9, weight_decay=0.0)
+    config = TrainConfig(
+        batch_size=10_000, min_steps=0, learning_rate=1e-9, weight_decay=0.0, label_smoothing=0.0
+    )
     step = make_step(model, config)
     assert type(step) is SoftmaxStep
     expected = one_by_one(model, sequences)
@@ -64,7 +66,7 @@ def test_training_finds_what_follows_what():
     # Item i is followed by i + 1: everything can be known from the newest event.
     lists = [[(start + k) % N for k in range(12)] for start in range(N)]
     model = network(torch.float32)
-    config = TrainConfig(learning_rate=0.02, batch_size=60, warmup_steps=5)
+    config = TrainConfig(learning_rate=0.02, batch_size=60, warmup_steps=5, label_smoothing=0.0)
     run = train(model, Sequences(Ragged.from_lists(lists)), config, num_epochs=60)
     assert run.step == "SoftmaxStep"
     assert run.epochs[0].loss > np.log(N) / 2
