@@ -223,7 +223,7 @@ ACCURATE: dict[str, dict[str, object]] = {
     "rate-0.004": {"learning_rate": 0.004},
     "rate-kept": {"full_rate_steps": 0},
     "warmup-50": {"warmup_steps": 50},
-    "dropout-0.4": {"dropout": 0.4},
+    "dropout-0.3": {"dropout": 0.3},
     "temperature-0.07": {"temperature": 0.07},
     "no-weight-decay": {"weight_decay": 0.0},
     "sampled-softmax": {"softmax_samples": 512},

@@ -172,7 +172,7 @@ class ModelConfig(Config):
         search=Between(0.0, 0.8),
     )
     dropout: float = _option(
-        0.3,
+        0.4,
         "share of the projected queries' and keys' entries dropped in training; additive: of the "
         "events' embeddings'",
         low=0,
