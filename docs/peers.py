@@ -64,7 +64,7 @@ def _head() -> list[str]:
         "then everything is trained again from the start on train + validation for as many epochs; "
         "“not retrained” is without that. Each training of a peer ends at its cap, AttRec's do "
         "not: “cut” says that the first one did, so the peer might have become better; “retraining "
-        "cut” that the second did. Where an AttRec of other options stands beside a peer, its "
+        "cut” that the second did. Where an AttRec of two blocks stands beside a peer, its "
         "retraining went on from its best state. The peers' lists of 50 go through what `attrec "
         "evaluate --compare` does, and differences are "
         "tested in pairs of users (a star: the 95 % interval excludes zero), like with like: "

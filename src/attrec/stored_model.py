@@ -116,6 +116,7 @@ def from_artifact(artifact: Artifact, place: str) -> StoredModel:
 
 
 _GONE = ("retrain_share",)
+"""Options of the training that earlier versions had."""
 
 
 def _as_of_today(options: Mapping[str, Any]) -> dict[str, Any]:
