@@ -24,9 +24,9 @@ from attrec.errors import (
     InterruptedTraining,
     RequestError,
 )
-from attrec.foldin import LONGEST, predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes
+from attrec.new_items import predicted_keys
 from tests.shop import shop_log
 
 SMALL = {
@@ -147,82 +147,6 @@ def test_a_prior_is_the_sum_of_what_is_known(rows, data):
     torch.testing.assert_close(model.contexts(), model.item_context + model.prior.rows("context"))
     whole = model.item_key + model.prior.rows("key")
     torch.testing.assert_close(model.keys(), whole / whole.norm(dim=1, keepdim=True))
-
-
-def unit(generator, *shape):
-    rows = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    return rows / rows.norm(dim=-1, keepdim=True)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from([0.1, 1.0, 10.0]))
-def test_predicted_keys_are_those_of_ridge_regression(seed, width, penalty):
-    generator = torch.Generator().manual_seed(seed)
-    keys, known, asked = unit(generator, 12, 4), unit(generator, 12, 5)[:, :width], None
-    asked = unit(generator, 3, 5)[:, :width]
-    found = predicted_keys(keys, known, asked, penalties=(penalty,))
-    z, y = known - known.mean(dim=0), keys - keys.mean(dim=0)
-    scale = float(z.square().sum()) / max(1, width)
-    system = z.T @ z + (penalty * scale + 1e-12) * torch.eye(width, dtype=torch.float64)
-    expected = keys.mean(dim=0) + (asked - known.mean(dim=0)) @ torch.linalg.solve(system, z.T @ y)
-    expected = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
-
-
-def test_the_penalty_is_the_one_that_predicts_items_left_out_best():
-    generator = torch.Generator().manual_seed(3)
-    known = unit(generator, 40, 6)
-    noisy = unit(generator, 40, 6)
-    keys = 0.6 * known + 0.4 * noisy
-    keys = keys / keys.norm(dim=1, keepdim=True)
-    penalties = (0.001, 0.1, 10.0, 1000.0)
-
-    def left_out(penalty):
-        error = 0.0
-        for row in range(40):
-            rest = torch.arange(40) != row
-            # The spread of what is known is that of all 40, as in the closed form.
-            spread = (known - known.mean(dim=0)).square().sum()
-            without = known[rest] - known[rest].mean(dim=0)
-            share = penalty * float(spread / without.square().sum())
-            found = predicted_keys(keys[rest], known[rest], known[[row]], penalties=(share,))[0]
-            error += float((found - keys[row]).square().sum())
-        return error
-
-    best = min(penalties, key=left_out)
-    asked = unit(generator, 3, 6)
-    torch.testing.assert_close(
-        predicted_keys(keys, known, asked, penalties=penalties),
-        predicted_keys(keys, known, asked, penalties=(best,)),
-    )
-
-
-@pytest.mark.parametrize("share", [0.05, 0.2])
-def test_new_items_take_the_share_of_the_lists_that_they_are_given(share):
-    generator = torch.Generator().manual_seed(4)
-    keys, queries = unit(generator, 50, 8), unit(generator, 300, 8)
-    new = 0.2 * unit(generator, 20, 8)
-    scaled = scaled_to_share(new, keys, queries, share)
-    lists = (queries @ torch.cat([keys, scaled]).T).topk(10, dim=1).indices
-    assert float((lists >= 50).double().mean()) == pytest.approx(share, abs=0.01)
-    torch.testing.assert_close(unit_rows(scaled), unit_rows(new))
-
-
-def test_flat_keys_of_new_items_get_longer_than_those_of_trained_ones():
-    generator = torch.Generator().manual_seed(5)
-    keys, queries = unit(generator, 50, 32), unit(generator, 300, 32)
-    new = 0.1 * unit(generator, 3, 32)
-    new[1] *= 0.5
-    scaled = scaled_to_share(new, keys, queries, 0.08)
-    lists = (queries @ torch.cat([keys, scaled]).T).topk(10, dim=1).indices
-    assert float((lists >= 50).double().mean()) == pytest.approx(0.08, abs=0.01)
-    lengths = scaled.norm(dim=1)
-    assert 1 < lengths.max() <= LONGEST
-    assert lengths[1] == pytest.approx(float(lengths[0]) / 2)
-    everything = scaled_to_share(new, keys, queries, 1.0)
-    assert float(everything.norm(dim=1).max()) == pytest.approx(LONGEST)
-    nothing = scaled_to_share(new, keys, queries, 0.0)
-    assert float(nothing.norm(dim=1).max()) < 1e-6
 
 
 def unit_rows(rows):

@@ -27,8 +27,8 @@ from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences
 from attrec.data.splits import Split, split_log
 from attrec.evaluation.metrics import per_user
-from attrec.foldin import LONGEST, predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
+from attrec.new_items import LONGEST, predicted_keys, scaled_to_share
 from attrec.retrieval.vectors import additive_intents
 from attrec.training.memory import peak_bytes
 from benchmarks.cold_items.figures import WITH, WITHOUT, Floats, Ints, summary

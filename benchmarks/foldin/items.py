@@ -27,9 +27,9 @@ from attrec.data.sequences import Sequences, last_items
 from attrec.data.splits import Split, split_log
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.intervals import bootstrap_means, interval
-from attrec.foldin import item_factors, predicted_keys, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.network import AttRecNetwork
+from attrec.new_items import item_factors, predicted_keys, scaled_to_share
 from attrec.retrieval.vectors import additive_intents, item_keys, query_vectors, user_vectors
 from benchmarks.rows import write_row
 

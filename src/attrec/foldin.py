@@ -1,4 +1,4 @@
-"""Users and items that came after training, from trained rows alone. No gradient is taken."""
+"""Users that came after the training, from trained rows alone. No gradient is taken."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from attrec.data.sequences import Sequences
 from attrec.errors import ConfigError
 from attrec.model.network import AttRecNetwork
 
-PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-LONGEST = 4.0
-"""Length of the longest key that a new item may get."""
 _LEAST = 1e-12
-_HALVINGS = 40
 _EVENTS_AT_ONCE = 65_536
 """Rows of V gathered together: 26 MB at d = 50 in float64, plus at most one whole history."""
 _HINGES_AT_ONCE = 131_072
@@ -235,7 +231,7 @@ class _Penalty:
         return (slope * best).sum(dim=1) + self.value(best)
 
     def inside(self, users: torch.Tensor) -> torch.Tensor:
-        return _into_ball(users) if self.in_ball else users
+        return into_ball(users) if self.in_ball else users
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,222 +368,10 @@ def _least(
     return best, upper, (upper - lower).clamp(min=0)
 
 
-@torch.no_grad()
-def item_factors(
-    users: torch.Tensor,
-    intents: torch.Tensor,
-    offsets: npt.NDArray[np.int64] | torch.Tensor,
-    user_mean: torch.Tensor,
-    intent_mean: torch.Tensor,
-    beta: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return X_i and V_i of new items of the paper's network, from those who took them.
-
-    V_i = (Σ₊ U − β Σ₋ U) / (n − β n′), X_i the same of the intents m that preceded the events
-    (without √ω and √(1 − ω): each has a ball of its own), both projected to their unit ball. It
-    minimises Σ₊ ‖V_i − U‖² − β Σ₋ ‖V_i − U‖² there, which is convex as long as β n′ < n.
-
-    Without β it is the mean of those who took the item. That lies near the centre of everybody, the
-    nearer the more there are, and so the item stands near everybody. Each event therefore has one
-    negative, n′ = n, and this is the expected one, the population's mean: Σ₋ = n ū. A sample of
-    others would add its noise and nothing else. So V_i = (mean₊ − β ū) / (1 − β).
-
-    Parameters
-    ----------
-    users : (E, d) tensor
-        U of each event's taker: a trained row, or `user_factors` of the trained V. Never of a user
-        whose own row came from new items.
-    intents : (E, d) tensor
-        m before each event, from trained X. An event with nothing before it has none: leave it out.
-    offsets : (n + 1,) int64
-        The events of new item r are the rows ``offsets[r]`` to ``offsets[r + 1]``; at least one.
-    user_mean, intent_mean : (d,) tensors
-        Means over the population that is pushed away from: all users, all trained events.
-    beta : float, 0 ≤ β < 1
-        How far the item is pushed away from everybody.
-
-    Returns
-    -------
-    two (n, d) float64 tensors
-        X, V. Of length 1 at most.
-
-    Raises
-    ------
-    ConfigError
-        ``beta`` is out of range, shapes do not fit, or an item has no event.
-
-    Examples
-    --------
-    >>> U, m = torch.tensor([[0.6, 0.0], [0.4, 0.2]]), torch.tensor([[0.0, 0.2], [0.0, 0.4]])
-    >>> offsets, mean = np.array([0, 2]), torch.tensor([0.4, 0.0])
-    >>> X, V = item_factors(U, m, offsets, mean, torch.tensor([0.0, 0.1]), beta=0.5)
-    >>> [[round(x, 6) for x in rows[0].tolist()] for rows in (X, V)]
-    [[0.0, 0.5], [0.6, 0.2]]
-    """
-    if not 0 <= beta < 1:
-        raise ConfigError(f"beta = {beta!r}: the push away must be at least 0 and less than 1")
-    edges = torch.as_tensor(offsets, dtype=torch.int64, device=users.device)
-    counts = edges.diff()
-    if users.shape != intents.shape or not edges[0] == 0 or not edges[-1] == len(users):
-        raise ConfigError(
-            f"{tuple(users.shape)} users, {tuple(intents.shape)} intents, offsets from "
-            f"{int(edges[0])} to {int(edges[-1])}: expected a user and an intent for each event"
-        )
-    if bool((counts < 1).any()):
-        raise ConfigError(
-            f"new item {int((counts < 1).nonzero()[0])} has no event: "
-            "an item can only be folded in once somebody has taken it"
-        )
-    return (
-        _away_from(intent_mean, intents, counts, beta),
-        _away_from(user_mean, users, counts, beta),
-    )
-
-
-def _away_from(
-    mean: torch.Tensor, rows: torch.Tensor, counts: torch.Tensor, beta: float
-) -> torch.Tensor:
-    # unsafe: the lengths have been looked at, and no item at all is no error here.
-    taken = torch.segment_reduce(rows.double(), "mean", lengths=counts, unsafe=True)
-    return _into_ball((taken - beta * mean.to(taken)) / (1.0 - beta))
-
-
-def _into_ball(rows: torch.Tensor) -> torch.Tensor:
+def into_ball(rows: torch.Tensor) -> torch.Tensor:
     """Project each row to the unit ball (12)."""
     inside: torch.Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1.0)
     return inside
-
-
-@torch.no_grad()
-def predicted_keys(
-    keys: torch.Tensor,
-    known: torch.Tensor,
-    asked: torch.Tensor,
-    *,
-    penalties: tuple[float, ...] = PENALTIES,
-) -> torch.Tensor:
-    """Return the expected keys of new items of the additive network, given what is known of them.
-
-    k̂ = k̄ + (z − z̄) W, with W from ridge regression of the trained keys on the same knowledge of
-    the trained items: the mean of some intents that preceded their events, their prior, or both.
-    The penalty is the one with the least leave-one-out error, which has a closed form.
-
-    k̂ is shorter than 1, the less is known the shorter: an item nobody can say anything about
-    stands behind, where a key of full length from a single event would stand before everything. As
-    E ‖m − k‖² = 2 − 2 m · k̂, its distance is that to [k̂ ; √(1 − ‖k̂‖²)], in a coordinate where
-    queries are 0.
-
-    Parameters
-    ----------
-    keys : (N, d) tensor
-        Of length 1, of trained items.
-    known : (N, f) tensor
-        What is known of these.
-    asked : (n, f) tensor
-        What is known of the new items.
-    penalties : tuple of float, > 0
-        Tried, as shares of the mean square of what is known.
-
-    Returns
-    -------
-    (n, d) float64 tensor
-        Of length 1 at most.
-
-    Examples
-    --------
-    >>> trained = torch.eye(3)
-    >>> predicted_keys(trained, trained[:, :1], torch.tensor([[0.0], [1.0]])).shape
-    torch.Size([2, 3])
-    """
-    expected = predicted_rows(keys, known, asked, penalties=penalties)
-    result: torch.Tensor = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
-    return result
-
-
-@torch.no_grad()
-def predicted_rows(
-    rows: torch.Tensor,
-    known: torch.Tensor,
-    asked: torch.Tensor,
-    *,
-    penalties: tuple[float, ...] = PENALTIES,
-) -> torch.Tensor:
-    """Return the rows (n, d) float64 that ridge regression expects; see `predicted_keys`."""
-    z, y = known.double(), rows.double()
-    centre, mean = z.mean(dim=0), y.mean(dim=0)
-    z, y = z - centre, y - mean
-    values, basis = torch.linalg.eigh(z.T @ z)
-    rotated, along = z @ basis, basis.T @ (z.T @ y)
-    scale = float(values.clamp(min=0).sum()) / max(1, z.shape[1])
-    best, weights = torch.inf, torch.zeros_like(along)
-    for penalty in penalties:
-        shrunk = 1.0 / (values.clamp(min=0) + penalty * scale + _LEAST)
-        found = shrunk[:, None] * along
-        leverage = (rotated.square() * shrunk).sum(dim=1) + 1.0 / len(z)
-        errors = (y - rotated @ found) / (1.0 - leverage).clamp(min=_LEAST)[:, None]
-        error = float(errors.square().sum())
-        if error < best:
-            best, weights = error, found
-    expected = mean + (asked.double() - centre) @ basis @ weights
-    return _into_ball(expected)
-
-
-@torch.no_grad()
-def scaled_to_share(
-    new: torch.Tensor,
-    keys: torch.Tensor,
-    queries: torch.Tensor,
-    share: float,
-    *,
-    k: int = 10,
-    offset: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Scale the keys of new items so that they take a given share of the lists.
-
-    From few events it cannot be known how often an item will be taken; how much room new items get
-    is a decision. With one factor for all of them, m · k of new and of trained items is compared
-    so that of all places in the lists of ``queries`` they take ``share``. Expected keys are flat,
-    so the longest may have to be longer than 1, that of a trained item; none gets longer than
-    `LONGEST`, where float32 still tells distances apart.
-
-    Parameters
-    ----------
-    new : (n, d) tensor
-        Keys of new items, such as `predicted_keys` gives.
-    keys : (N, d) tensor
-        Of trained items.
-    queries : (Q, d) tensor
-        Intents of users.
-    share : float, 0 ≤ share ≤ 1
-        Where even the longest keys take less, it is less.
-    k : int
-        Length of the lists.
-    offset : (N + n,) tensor, optional
-        Added to the distances of trained and new items.
-
-    Returns
-    -------
-    (n, d) tensor
-        Of length `LONGEST` at most.
-    """
-    longest = float(new.norm(dim=1).max()) if len(new) else 0.0
-    if longest < _LEAST:
-        return new
-    half = keys.new_zeros(len(keys) + len(new)) if offset is None else offset.to(keys) / 2.0
-    old = (queries.to(keys) @ keys.T - half[: len(keys)]).topk(min(k, len(keys)), dim=1).values
-    fresh, behind = queries.to(keys) @ new.to(keys).T, half[len(keys) :]
-    low, high = 0.0, LONGEST / longest
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        taken = _share(old, fresh * middle - behind, k)
-        low, high = (middle, high) if taken < share else (low, middle)
-    return new * high
-
-
-def _share(old: torch.Tensor, new: torch.Tensor, k: int) -> float:
-    """Which share of the k best of both is new."""
-    places = torch.cat([old, new], dim=1).topk(min(k, old.shape[1] + new.shape[1]), dim=1).indices
-    return float((places >= old.shape[1]).double().mean())
 
 
 def _blocks(histories: Ragged) -> list[tuple[int, int]]:

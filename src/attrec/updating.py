@@ -12,43 +12,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch.nn.functional import normalize
 
 from attrec.data.features import ItemFeatures
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items
-from attrec.data.late import LateEvents, late_events
 from attrec.data.merging import check_times, merge_events, with_missing
-from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
-from attrec.data.sequences import Sequences, last_items
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import RequestError
-from attrec.foldin import item_factors, predicted_keys, predicted_rows, scaled_to_share
 from attrec.model.additive import AdditiveNetwork
-from attrec.model.choice import Network
-from attrec.model.network import AttRecNetwork
 from attrec.model.prior import Attributes
-from attrec.popularity import Moment, at_moment
+from attrec.new_items import fold_in_items
+from attrec.popularity import at_moment
 from attrec.recommender import Recommender
-from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
 
-PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
-"""β of the paper's new items that are tried; see `item_factors`."""
 _SHOWN = 5
 """Ids that a summary names."""
-_SAMPLE = 50_000
-"""Trained events that say what events say of an item."""
-_QUERIES, _PLACES = 2048, 10
-_NUMBERS = (1, 2, 5, 20)
-"""An item of n events is compared with trained items seen through as many, or through fewer."""
-_FEWEST_ROWS = 20
-_DOUBT = 50.0
-"""Events that stand against a few events of new items, when their share of the lists is set."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -225,197 +204,6 @@ def _named(number: int, ids: tuple[int | str, ...]) -> str:
     if not ids:
         return f"{number:,}"
     return f"{number:,} ({', '.join(map(str, ids))}{', …' if number > len(ids) else ''})"
-
-
-@torch.no_grad()
-def fold_in_items(
-    network: Network,
-    sequences: Sequences,
-    vocabulary: Vocabulary,
-    moment: Moment | None = None,
-    described: Attributes | None = None,
-    room: float | None = None,
-) -> tuple[Network, Ints]:
-    """Give vectors to all items behind the trained ones, from their events.
-
-    Parameters
-    ----------
-    network : Network
-        What it has of such items is replaced.
-    sequences : Sequences
-        All histories.
-    vocabulary : Vocabulary
-    moment : Moment, optional
-        The popularity of the moment, which new items take part in.
-    described : Attributes, optional
-        Of the new items.
-    room : float, optional
-        Their share of the lists; left out: that of the events since they came.
-
-    Returns
-    -------
-    network : Network
-    placed : (n,) int64
-        New items, from 0, that something is known of.
-    """
-    trained = vocabulary.num_trained_items
-    taken = late_events(sequences, trained, network.config.window_length)
-    # Of trained users, in an order that newcomers do not change.
-    old_users = taken.known.take(slice(0, vocabulary.num_trained_users))
-    old_users = old_users.take(_sample(old_users, network.config.window_length))
-    count = vocabulary.num_items - trained
-    share = _share_of_new(sequences, trained) if room is None else room
-    if isinstance(network, AdditiveNetwork):
-        return _additive(network, sequences, taken, old_users, count, moment, described, share)
-    return _paper(network, taken, old_users, count, share), np.unique(taken.items)
-
-
-def _paper(
-    network: AttRecNetwork, taken: LateEvents, old_users: Ragged, count: int, share: float
-) -> AttRecNetwork:
-    """Push new items away from everybody until they take no more of the lists than of events."""
-    trained = network.with_items(network.item_short[:0], network.item_long[:0])
-    d = network.config.embedding_dim
-    windows = last_items(taken.before, network.config.window_length)
-    device = network.item_short.device
-    intents = trained.intent(torch.as_tensor(windows, device=device), dtype=torch.float64)
-    users = user_vectors(trained, taken.users, taken.before)
-    some = last_items(old_users, network.config.window_length)
-    intent_mean = trained.intent(torch.as_tensor(some, device=device), dtype=torch.float64).mean(0)
-    user_mean = trained.user_long.double().mean(dim=0)
-    short, long = intent_mean.new_zeros(count, d), user_mean.new_zeros(count, d)
-    placed, events = np.unique(taken.items, return_counts=True)
-    if len(placed) == 0:
-        return trained.with_items(short, long)
-    offsets, rows = np.concatenate([[0], np.cumsum(events)]), torch.as_tensor(placed, device=device)
-    asked = old_users.take(slice(0, _QUERIES))
-    queries = query_vectors(trained, np.full(len(asked), -1), asked)
-    for beta in PUSHES:
-        short[rows], long[rows] = item_factors(
-            users, intents, offsets, user_mean, intent_mean, beta
-        )
-        found = trained.with_items(short, long)
-        if _share_taken(found, queries) <= share:
-            break
-    return found
-
-
-def _share_taken(network: AttRecNetwork, queries: torch.Tensor) -> float:
-    """Return which share of the lists of ``queries`` new items take; the unplaced are in none."""
-    keys = item_keys(network, torch.float64)
-    distances = keys.square().sum(dim=1) - 2.0 * queries @ keys.T
-    distances[:, network.unplaced] = torch.inf
-    nearest = distances.topk(min(_PLACES, len(keys)), dim=1, largest=False).indices
-    return float((nearest >= network.num_trained_items).double().mean())
-
-
-def _additive(
-    network: AdditiveNetwork,
-    sequences: Sequences,
-    taken: LateEvents,
-    old_users: Ragged,
-    count: int,
-    moment: Moment | None,
-    described: Attributes | None,
-    share: float,
-) -> tuple[AdditiveNetwork, Ints]:
-    trained = network.with_items(network.folded_context[:0], network.folded_key[:0])
-    intents = query_vectors(trained, taken.users, taken.before)[:, : network.config.embedding_dim]
-    targets, before = _trained_events(trained, old_users)
-    keys, contexts = trained.keys(), trained.contexts()
-    events = np.bincount(taken.items, minlength=count)
-    new_keys = torch.zeros(count, keys.shape[1], dtype=torch.float64, device=keys.device)
-    new_contexts = torch.zeros_like(new_keys)
-    priors = _priors(network, described, count)
-    seen = np.bincount(targets, minlength=len(keys))
-    for number in (0, *_NUMBERS):
-        rows = np.flatnonzero(seen >= max(1, number))
-        asked = np.flatnonzero(events >= number)
-        if number and (len(rows) < _FEWEST_ROWS or len(asked) == 0):
-            break
-        z = torch.cat([_few(targets, before, rows, number), *(p[0][rows] for p in priors)], dim=1)
-        width = intents.shape[1] if number else 0
-        mean = _means(taken.items, intents, count)[asked, :width]
-        at = torch.cat([mean, *(p[1][asked] for p in priors)], dim=1)
-        new_keys[asked] = predicted_keys(keys[rows], z, at)
-        new_contexts[asked] = predicted_rows(contexts[rows], z, at)
-    told = np.zeros(count, dtype=bool)
-    for _, rows_of_new in priors:
-        told |= rows_of_new.any(dim=1).cpu().numpy()
-    placed = np.flatnonzero(told | (events > 0))
-    new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
-    folded = at_moment(trained.with_items(new_contexts, new_keys), sequences, moment)
-    if len(placed) and len(before):
-        shown = np.append(np.arange(len(keys)), len(keys) + placed)
-        new_keys[placed] = scaled_to_share(
-            new_keys[placed], keys.double(), before[:_QUERIES].double(), share,
-            offset=folded.offset[torch.as_tensor(shown)],
-        )  # fmt: skip
-        folded = folded.with_items(new_contexts, new_keys).with_offset(folded.offset)
-    return folded, placed
-
-
-def _trained_events(network: AdditiveNetwork, histories: Ragged) -> tuple[Ints, torch.Tensor]:
-    """Return the items of trained events in any order, and the intents that preceded them."""
-    targets, intents = [np.zeros(0, np.int64)], [network.start[None, :][:0]]
-    for history in histories:
-        events = history[-network.config.window_length - 1 :].astype(np.int64)
-        if len(events) > 1:
-            before = torch.as_tensor(events[:-1], device=network.start.device)
-            sizes = torch.tensor([len(before)], device=network.start.device)
-            intents.append(network.intents(before, sizes))
-            targets.append(events[1:])
-    items = np.concatenate(targets)
-    order = np.random.default_rng(0).permutation(len(items))
-    return items[order], torch.cat(intents)[torch.as_tensor(order, device=network.start.device)]
-
-
-def _sample(known: Ragged, length: int) -> Ints:
-    """Return rows of some users, in any order, with about ``_SAMPLE`` events in their windows."""
-    order = np.random.default_rng(0).permutation(len(known))
-    order = order[known.lengths[order] > 0]
-    together = np.cumsum(np.minimum(known.lengths[order], length))
-    chosen: Ints = order[: max(1, int(np.searchsorted(together, _SAMPLE)) + 1)]
-    return chosen
-
-
-def _few(targets: Ints, intents: torch.Tensor, items: Ints, number: int) -> torch.Tensor:
-    """Mean of the first ``number`` intents of each item; nothing (n, 0) of none."""
-    if number == 0:
-        return intents.new_zeros(len(items), 0).double()
-    order = np.argsort(targets, kind="stable")
-    starts = np.searchsorted(targets[order], items)
-    chosen = order[starts[:, None] + np.arange(number)]
-    return intents[torch.as_tensor(chosen)].double().mean(dim=1)
-
-
-def _means(items: Ints, intents: torch.Tensor, count: int) -> torch.Tensor:
-    """Mean of the intents of each new item; 0 of none."""
-    place = torch.as_tensor(items, device=intents.device)
-    sums = intents.new_zeros(count, intents.shape[1]).index_add(0, place, intents)
-    numbers = torch.bincount(place, minlength=count).clamp(min=1)
-    means: torch.Tensor = sums / numbers[:, None]
-    return means
-
-
-def _priors(
-    network: AdditiveNetwork, described: Attributes | None, count: int
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return what attributes say of trained and of new items, where the model learnt from them."""
-    if network.prior is None or described is None:
-        return []
-    assert len(described.offsets) == count + 1
-    old = normalize(network.prior.rows("key").double(), dim=1)
-    return [(old, normalize(network.prior.rows_of("key", described).double(), dim=1))]
-
-
-def _share_of_new(sequences: Sequences, trained: int) -> float:
-    """Return which share of events new items have taken since the first of them came."""
-    late = sequences.histories.values >= trained
-    since = len(late)
-    if sequences.times is not None and late.any():
-        since = int((sequences.times >= sequences.times[late].min()).sum())
-    return float(late.sum()) / (since + _DOUBT)
 
 
 def _check_room(untaken: bool, room: float | None) -> None:
