@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
 import attrec
 from attrec.api import item_features, train_on
@@ -149,10 +150,6 @@ def test_a_prior_is_the_sum_of_what_is_known(rows, data):
     torch.testing.assert_close(model.keys(), whole / whole.norm(dim=1, keepdim=True))
 
 
-def unit_rows(rows):
-    return rows / rows.norm(dim=1, keepdim=True)
-
-
 @pytest.fixture(scope="module")
 def shop():
     """Users stay with one of four kinds of items; the item file tells the kinds."""
@@ -175,7 +172,7 @@ def test_an_item_nobody_took_is_found_by_its_kind(shop):
     with torch.no_grad():
         prior, trained_keys = trained.network.prior, trained.network.keys()
         keys = predicted_keys(trained_keys, prior.rows("key"), prior.rows_of("key", known))
-        cosines = unit_rows(keys) @ trained_keys.double().T
+        cosines = normalize(keys, dim=1) @ trained_keys.double().T
     there = kinds[trained.vocabulary.item_ids]
     for row, item in zip(cosines, new, strict=True):
         same = torch.from_numpy(there == kinds[item])

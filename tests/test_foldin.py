@@ -69,11 +69,6 @@ def test_a_penalty_below_zero_is_refused(l2):
         user_factors(table(), Ragged.from_lists([[0]]), l2=l2)
 
 
-def random_rows(count, d=3, seed=5, size=0.5):
-    generator = torch.Generator().manual_seed(seed)
-    return size * torch.randn(count, d, dtype=torch.float64, generator=generator)
-
-
 def small_network(seed=0, items=8, d=4):
     config = ModelConfig(
         architecture="paper", embedding_dim=d, window_length=3, long_term_weight=0.4, dropout=0.0,
@@ -134,7 +129,7 @@ def test_the_fit_is_the_least_of_the_plain_loss_and_its_gap_says_so(lists, l2, t
         assert 0 <= gap <= 1e-4 * max(1.0, plain(centre))
         if config.norm_clipping:
             assert user.norm() <= 1 + 1e-12
-        for other in random_rows(12, d=4, size=0.05) + user:
+        for other in 0.05 * table(12) + user:
             inside = other / other.norm().clamp(min=1.0)
             assert plain(inside if config.norm_clipping else other) >= loss - gap - 1e-12
 

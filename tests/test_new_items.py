@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
 from attrec.errors import ConfigError
 from attrec.new_items import LONGEST, item_factors, predicted_keys, scaled_to_share
@@ -95,20 +96,15 @@ def test_an_item_without_events_and_events_without_intents_are_refused():
         item_factors(rows, rows, np.array([0, 2]), mean, mean, 0.0)
 
 
-def unit_rows(rows):
-    return rows / rows.norm(dim=1, keepdim=True)
-
-
 def unit(generator, *shape):
-    rows = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    return rows / rows.norm(dim=-1, keepdim=True)
+    return normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from([0.1, 1.0, 10.0]))
 def test_predicted_keys_are_those_of_ridge_regression(seed, width, penalty):
     generator = torch.Generator().manual_seed(seed)
-    keys, known, asked = unit(generator, 12, 4), unit(generator, 12, 5)[:, :width], None
+    keys, known = unit(generator, 12, 4), unit(generator, 12, 5)[:, :width]
     asked = unit(generator, 3, 5)[:, :width]
     found = predicted_keys(keys, known, asked, penalties=(penalty,))
     z, y = known - known.mean(dim=0), keys - keys.mean(dim=0)
@@ -155,7 +151,7 @@ def test_new_items_take_the_share_of_the_lists_that_they_are_given(share):
     scaled = scaled_to_share(new, keys, queries, share)
     lists = (queries @ torch.cat([keys, scaled]).T).topk(10, dim=1).indices
     assert float((lists >= 50).double().mean()) == pytest.approx(share, abs=0.01)
-    torch.testing.assert_close(unit_rows(scaled), unit_rows(new))
+    torch.testing.assert_close(normalize(scaled, dim=1), normalize(new, dim=1))
 
 
 def test_flat_keys_of_new_items_get_longer_than_those_of_trained_ones():

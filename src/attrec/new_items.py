@@ -25,13 +25,14 @@ from attrec.model.prior import Attributes
 from attrec.popularity import Moment, at_moment
 from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
 
+PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
+"""β of the paper's new items that are tried; see `item_factors`."""
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+"""Of the ridge regression, tried; see `predicted_keys`."""
 LONGEST = 4.0
 """Length of the longest key that a new item may get."""
 _LEAST = 1e-12
 _HALVINGS = 40
-PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
-"""β of the paper's new items that are tried; see `item_factors`."""
 _SAMPLE = 50_000
 """Trained events that say what events say of an item."""
 _QUERIES, _PLACES = 2048, 10
@@ -323,7 +324,7 @@ def predicted_keys(
     *,
     penalties: tuple[float, ...] = PENALTIES,
 ) -> torch.Tensor:
-    """Return the expected keys of new items of the additive network, given what is known of them.
+    """Return the expected keys, or contexts, of new items of the additive network.
 
     k̂ = k̄ + (z − z̄) W, with W from ridge regression of the trained keys on the same knowledge of
     the trained items: the mean of some intents that preceded their events, their prior, or both.
@@ -337,7 +338,7 @@ def predicted_keys(
     Parameters
     ----------
     keys : (N, d) tensor
-        Of length 1, of trained items.
+        Of length 1, of trained items; or their contexts.
     known : (N, f) tensor
         What is known of these.
     asked : (n, f) tensor
