@@ -53,15 +53,17 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
 def changed_options(found: Mapping[str, Any], now: Options) -> dict[str, tuple[Any, Any]]:
     """Return what a row's options were when it was measured and are now, where they differ.
 
-    An option that came later, or means nothing to the architecture, changes nothing.
+    An option that came later was what it came as. One that means nothing to the architecture
+    changes nothing.
     """
     values = now.to_dict()
     changed = {}
     for spec in option_specs():
-        then, here = (of.get(spec.section, {}) for of in (found["config"], values))
-        meant = spec.is_for(now.model.architecture) and spec.name in then
-        if meant and then[spec.name] != here[spec.name]:
-            changed[spec.name] = (then[spec.name], here[spec.name])
+        here = values[spec.section][spec.name]
+        came_as = here if spec.came_as is None else spec.came_as
+        then = found["config"].get(spec.section, {}).get(spec.name, came_as)
+        if spec.is_for(now.model.architecture) and then != here:
+            changed[spec.name] = (then, here)
     return changed
 
 

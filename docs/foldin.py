@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from docs.performance import rows, table
+from benchmarks.foldin.run import changed
+
+from docs.performance import measured_before, rows, table
 
 USERS = {"hit_rate@10": "HR@10", "ndcg@10": "NDCG@10", "hit_rate@50": "HR@50", "mrr": "MRR"}
 GROUPS = {
@@ -93,6 +95,8 @@ def items_folded_in() -> list[str]:
         ]  # fmt: skip
         head = ["", "events", "new: HR@10", "NDCG@10", "of the lists", "trained items: NDCG@10"]
         lines += [*table(head, body), ""]
+        if told := measured_before(changed(row)):
+            lines += [told.rstrip(), ""]
     return lines or ["Not measured yet: `make bench-foldin`.", ""]
 
 

@@ -208,9 +208,13 @@ def ablations_page() -> str:
             "retraining": "the accurate preset's retraining",
         }[family]
         lines += [f"## {data}, {title}", "", f"{variants[0]['protocol']}.", ""]
-        before = [told for row in variants if (told := measured_before(_changed_variant(row)))]
-        if before:
-            lines += [f"{before[0]}So were {len(before)} of these {len(variants)} rows.", ""]
+        before: dict[str, list[str]] = {}
+        for row in variants:
+            before.setdefault(measured_before(_changed_variant(row)), []).append(row["row"])
+        for told, names in before.items():
+            if told:
+                which = ", ".join(name.split(".", 1)[1] for name in names)
+                lines += [f"{told}So was: {which}.", ""]
         lines += ["| variant | " + " | ".join(metrics) + " | best epoch |",
                   "| --- |" + " --- |" * (len(metrics) + 1)]  # fmt: skip
         for row in variants:

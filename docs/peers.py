@@ -257,7 +257,11 @@ def _times(found: Mapping[str, Found]) -> list[str]:
         )
     any_row = next(iter(found.values()))
     trained = [row["trained"] for row in found.values()]
-    when = "; ".join(sorted({f"{one['date']}, commit `{one['commit']}`" for one in trained}))
+    where: dict[str, set[str]] = {}
+    for one in trained:
+        when = f"{one['date']}, commit `{one['commit']}`"
+        where.setdefault(one["machine"]["processor"], set()).add(when)
+    machines = "; ".join(f"{name} ({', '.join(sorted(whens))})" for name, whens in where.items())
     return [
         *table(
             ("peer", "its best validation NDCG@10", "epoch", "seconds to it",
@@ -267,14 +271,15 @@ def _times(found: Mapping[str, Found]) -> list[str]:
             body,
         ),
         "",
-        f"On {any_row['cost']['threads']} thread of {trained[0]['machine']['processor']}; {when}. "
+        f"Peers on {any_row['cost']['threads']} thread of {machines}"
+        f"{_machines_of_attrec(_of_attrec(found)['attrec'])}. "
         f"Again: `make bench-peers ROW=\"--again {any_row['row'].rsplit('.', 1)[0]}\"`.",
     ]  # fmt: skip
 
 
 def _times_of_attrec(of: Found | None) -> list[list[str]]:
     """Write AttRec's own line, the mean over its seeds."""
-    cost = next((row["cost"] for row in rows("accuracy") if of and row["row"] == of["row"]), None)
+    cost = _cost_of_attrec(of)
     if of is None or cost is None:
         return []
     best = [max(curve, key=lambda point: point[TARGET]) for curve in of["curves"]]
@@ -293,6 +298,20 @@ def _times_of_attrec(of: Found | None) -> list[list[str]]:
             f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
         ]
     ]  # fmt: skip
+
+
+def _cost_of_attrec(of: Found | None) -> Found | None:
+    """Return what the AttRec beside a peer cost, where that is the one of the accuracy page."""
+    found = (row for row in rows("accuracy") if of and row["row"] == of["row"])
+    return next((row["cost"] for row in found if of and row["config"] == of["config"]), None)
+
+
+def _machines_of_attrec(of: Found | None) -> str:
+    cost = _cost_of_attrec(of)
+    if cost is None:
+        return ""
+    names = sorted({one["machine"]["processor"] for one in cost["trained"]})
+    return f", AttRec on one of {' and '.join(names)}"
 
 
 def _to_the_same(

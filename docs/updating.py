@@ -64,8 +64,10 @@ def _head() -> list[str]:
         "lists as they have taken of the events since they came, or as `--room SHARE` says; with "
         "the paper's presets it may be far less ([measured](#items)). An item that only users "
         "without a known history took is in no list yet. `--items FILE` gives new items their "
-        "titles and, where the model has learnt from attributes, what these say; with `--untaken` "
-        "and `--room` items of it that nobody has taken at all come in too.",
+        "titles and, where the model has learnt from attributes, what these say; it may hold the "
+        "new items alone. With `--untaken` and `--room` items of it that nobody has taken at all "
+        "come in too. What an update was told of new items and of their room stays, until it is "
+        "told otherwise.",
         "- **The popularity of the moment**, where validation chose one "
         "([how it works](how-it-works.md#the-popularity-of-the-moment)), is reckoned anew.",
         "",

@@ -14,6 +14,7 @@ from attrec.data.cases import encode_cases, validation_events
 from attrec.data.interactions import InteractionLog
 from attrec.data.splits import split_log
 from attrec.data.vocabulary import Vocabulary
+from attrec.errors import DataError
 from attrec.popularity import FLOOR, Moment, recent_counts
 from attrec.retrieval.vectors import item_keys, query_vectors
 
@@ -71,8 +72,8 @@ def test_validation_events_are_asked_before_each_of_them(protocol):
 
 
 def test_offsets_by_hand():
-    # Without times the last event is the newest: counts 1/4 and 1/2 + 1, their mean over 3 items.
-    found = Moment(1.0, 2.0).offsets(np.array([0, 1, 1]), None, 3)
+    # Counts 1/4 and 1/2 + 1, their mean over 3 items.
+    found = Moment(1.0, 2.0).offsets(np.array([1, 0, 1]), np.array([8.0, 7.0, 9.5]), 3)
     prior = np.array([0.25, 1.5, 0.0]) + FLOOR * 1.75 / 3
     assert found == pytest.approx(2.0 * np.log(prior.max() / prior), abs=1e-12)
 
@@ -95,6 +96,19 @@ def test_it_is_chosen_where_fashions_follow_one_another(in_fashion):
         for result in (in_fashion, without)
     ]
     assert figures[0] > figures[1] + 0.1, figures
+
+
+def test_without_times_there_is_no_moment_to_reckon(in_fashion):
+    log, served = fashionable(), in_fashion.recommender
+    timeless = InteractionLog.from_columns(
+        log.user_ids[log.user_codes], log.item_ids[log.item_codes], None
+    )
+    for ask in (
+        lambda: served.as_of(timeless),
+        lambda: attrec.evaluate(served, timeless, split="leave-last-out"),
+    ):
+        with pytest.raises(DataError, match=r"have no times, .* give the log with its times"):
+            ask()
 
 
 def test_it_is_left_out_where_nothing_is_in_fashion():

@@ -243,6 +243,34 @@ def test_several_listeners_are_told_everything_in_their_order(log, usual):
     ]
 
 
+def test_the_end_is_told_to_all_where_one_fails_at_it(log):
+    told = []
+
+    class Breaks(attrec.Listener):
+        def end(self, error):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        attrec.fit(log, listener=[Breaks(), Told(told)], **OPTIONS)
+    assert told[-1] == ("", "end", "NoneType")
+
+
+def test_a_search_keeps_each_trial_for_both(log, store, tmp_path):
+    from mlflow import MlflowClient
+
+    attrec.tune(
+        log, folder=tmp_path / "tuning", trials=2, search=["margin"],
+        listener=[TensorBoard(tmp_path / "runs"), mlflow := MLflow(store, experiment="search")],
+        **OPTIONS,
+    )  # fmt: skip
+    for trial in (1, 2):
+        assert list(scalars(tmp_path / "runs" / f"trial {trial}")["loss"]) == [1, 2, 3]
+    client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    run = client.get_run(mlflow.run_id)
+    assert run.info.status == "FINISHED"
+    assert {"trial 1/loss", "trial 2/loss"} <= set(run.data.metrics)
+
+
 def test_the_end_is_told_whatever_ends_the_training(log):
     told = []
 

@@ -74,6 +74,14 @@ def test_heads_share_the_embedding_evenly():
     assert Options.of("paper-sparse", embedding_dim=14).model.embedding_dim == 14
 
 
+def test_options_that_go_together_are_set_together():
+    options = Options.of(embedding_dim=12, heads=3)
+    for values in ({"embedding_dim": 50, "heads": 5}, {"heads": 5, "embedding_dim": 50}):
+        assert options.with_(**values) == Options.of(**values)
+    with pytest.raises(ConfigError, match="must be a multiple of heads = 3"):
+        options.with_(embedding_dim=50)
+
+
 def test_an_option_that_would_be_ignored_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'margin' means nothing to architecture = 'additive'"):
         Options.of("accurate", margin=0.5)

@@ -184,6 +184,10 @@ def test_a_row_measured_before_an_option_changed_says_so():
     changed = changed_options({"config": then}, options)
     assert changed == {"full_rate_steps": (25, now["train"]["full_rate_steps"])}
     del then["train"]["full_rate_steps"]  # written before the option was there
+    changed = changed_options({"config": then}, options)
+    assert changed == {"full_rate_steps": (0, now["train"]["full_rate_steps"])}
+    then = {**now, "train": {**now["train"]}}
+    del then["train"]["min_steps"]  # an option that came as it is
     assert changed_options({"config": then}, options) == {}
     # nor does an option that means nothing to the architecture
     paper = Options.of("paper-sparse")

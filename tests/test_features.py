@@ -77,7 +77,22 @@ def test_a_parquet_file_of_items(tmp_path):
 def test_a_parquet_file_that_cannot_be_taken(tmp_path, frame, words):
     pl.DataFrame(frame).write_parquet(tmp_path / "items.parquet")
     with pytest.raises(DataError, match=words):
-        read_items(tmp_path / "items.parquet")
+        read_items(tmp_path / "items.parquet").vectors_of("v")
+
+
+def test_a_column_that_nobody_asks_for_stops_no_other(tmp_path):
+    frame = {
+        "item_id": ["a", "b", "c"], "title": ["A", "B", "C"], "genre_ids": [[1, 2], [2], []],
+        "pair": [[1, 2], [3, 4], []], "v": [[1.0], [1.0, 2.0], None],
+    }  # fmt: skip
+    pl.DataFrame(frame).write_parquet(tmp_path / "items.parquet")
+    found = read_items(tmp_path / "items.parquet")
+    assert found.titles == {"a": "A", "b": "B", "c": "C"}
+    assert found.categories("genre_ids") == {"a": ["1", "2"], "b": ["2"]}
+    with pytest.raises(DataError, match="'genre_ids': vectors of 1 and 2 numbers"):
+        found.vectors_of("genre_ids")
+    assert found.categories("pair") == {"a": ["1", "2"], "b": ["3", "4"]}
+    assert found.vectors_of("pair")[1].tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_a_column_that_is_not_there():
@@ -144,7 +159,12 @@ def test_a_prior_is_the_sum_of_what_is_known(rows, data):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
         chosen = torch.tensor(data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=5))).long()
         torch.testing.assert_close(model.prior.rows(side, chosen), found[chosen])
-        torch.testing.assert_close(model.prior.rows_of(side, made(rows)), found)
+        twice = model.prior.followed_by(len(rows), made(rows))
+        torch.testing.assert_close(twice.rows(side), torch.cat([found, found]))
+        kept = twice.keeping(chosen.unique())
+        torch.testing.assert_close(kept.rows(side), found[chosen.unique()])
+        for mine, theirs in zip(twice.behind(len(rows))[1:], made(rows)[1:], strict=True):
+            assert np.array_equal(mine, theirs)
     torch.testing.assert_close(model.contexts(), model.item_context + model.prior.rows("context"))
     whole = model.item_key + model.prior.rows("key")
     torch.testing.assert_close(model.keys(), whole / whole.norm(dim=1, keepdim=True))
@@ -171,7 +191,8 @@ def test_an_item_nobody_took_is_found_by_its_kind(shop):
     )  # fmt: skip
     with torch.no_grad():
         prior, trained_keys = trained.network.prior, trained.network.keys()
-        keys = predicted_keys(trained_keys, prior.rows("key"), prior.rows_of("key", known))
+        later = prior.followed_by(len(trained_keys), known).rows("key")[len(trained_keys) :]
+        keys = predicted_keys(trained_keys, prior.rows("key"), later)
         cosines = normalize(keys, dim=1) @ trained_keys.double().T
     there = kinds[trained.vocabulary.item_ids]
     for row, item in zip(cosines, new, strict=True):
@@ -243,6 +264,90 @@ def test_items_that_nobody_took_come_in_with_the_room_they_are_given(shop):
         for each in (found.recommender, cramped)
     ]
     assert ranks[0] < ranks[1]
+
+
+@pytest.fixture(scope="module")
+def learnt(shop):
+    """A model of kinds and of vectors, and the item file."""
+    log, items, kinds = shop
+    rows = np.eye(4, dtype=np.float32)[kinds] + 3.0
+    file = dataclasses.replace(items, vectors={"v": ([str(i) for i in range(60)], rows)})
+    result = attrec.fit(log, items=file, item_categories="kind", item_vectors="v", **SMALL)
+    return result.recommender, file
+
+
+def described(*new):
+    """An item file of these alone: their kinds, and vectors as the training's file had them."""
+    kinds = {str(item): f"k{kind}" for item, kind in new}
+    rows = np.array([np.eye(4)[kind] + 3.0 for _, kind in new], np.float32)
+    return Items({}, {"kind": kinds}, {}, {"v": (list(kinds), rows)})
+
+
+def of_all(*files):
+    kinds = {item: kind for file in files for item, kind in file.attributes["kind"].items()}
+    rows = np.concatenate([file.vectors["v"][1] for file in files])
+    return Items({}, {"kind": kinds}, {}, {"v": (list(kinds), rows)})
+
+
+def test_a_file_of_new_items_alone_says_what_the_whole_file_says(shop, learnt):
+    nothing = shop[0].take(slice(0, 0))
+    served, whole = learnt
+    new = described((900, 1), (901, 1), (902, 3))
+    keys = []
+    for file in (new, of_all(whole, new), of_all(new, whole)):
+        found = attrec.update(served, nothing, items=file, untaken=True, room=0.05)
+        assert found.summary.new_item_ids == (900, 901, 902)
+        keys.append(found.recommender.network.folded_key)
+    assert torch.equal(keys[0], keys[1])
+    assert torch.equal(keys[0], keys[2])
+    one = attrec.update(served, nothing, items=described((902, 3)), untaken=True, room=0.05)
+    cosine = torch.cosine_similarity(one.recommender.network.folded_key[0], keys[0][2], dim=0)
+    assert cosine > 0.999
+
+
+def test_what_an_update_was_told_of_items_stays(shop, learnt, tmp_path):
+    log = shop[0]
+    nothing, served = log.take(slice(0, 0)), learnt[0]
+    new = described((900, 1), (901, 2))
+    first = attrec.update(served, nothing, items=new, untaken=True, room=0.05).recommender
+    first.save(tmp_path / "model")
+    loaded = attrec.load(tmp_path / "model")
+    again = attrec.update(loaded, nothing)
+    assert (again.summary.folded_in, again.summary.unplaced) == (2, 0)
+    assert torch.equal(again.recommender.network.folded_key, first.network.folded_key)
+    # Another file tells of another item, and of one of these anew.
+    more = described((902, 3), (901, 0))
+    second = attrec.update(loaded, nothing, items=more, untaken=True).recommender
+    at_once = attrec.update(
+        served, nothing, items=described((900, 1), (901, 0), (902, 3)), untaken=True, room=0.05
+    ).recommender
+    assert torch.equal(second.network.folded_key, at_once.network.folded_key)
+    # It goes where items go.
+    somebody = served.vocabulary.user_ids[0]
+    later = attrec.update(attrec.forget(second, somebody).recommender, nothing)
+    assert later.summary.unplaced == 0
+
+
+def test_an_earlier_model_with_later_items_is_read(shop, learnt, tmp_path):
+    nothing, served = shop[0].take(slice(0, 0)), learnt[0]
+    new = described((900, 1), (901, 2))
+    now = attrec.update(served, nothing, items=new, untaken=True, room=0.05).recommender
+    # Earlier versions kept neither what they were told of later items, nor a scale.
+    short = now.network.prior.keeping(torch.arange(60))
+    now.network._modules["prior"] = short
+    now.record.pop("item_vectors")
+    now.save(tmp_path / "model")
+    loaded = attrec.load(tmp_path / "model")
+    assert torch.equal(loaded.network.folded_key, now.network.folded_key)
+    assert attrec.update(loaded, nothing).summary.unplaced_ids == (900, 901)
+    with pytest.raises(RequestError, match="kept no scale of the items' vectors; train it again"):
+        attrec.update(loaded, nothing, items=new)
+
+
+def test_vectors_of_another_size_are_refused(shop, learnt):
+    wide = Items({}, {"kind": {"900": "k1"}}, {}, {"v": (["900"], np.ones((1, 5), np.float32))})
+    with pytest.raises(ConfigError, match="vectors of 5 numbers, and what was learnt from had 4"):
+        attrec.update(learnt[0], shop[0].take(slice(0, 0)), items=wide, untaken=True, room=0.1)
 
 
 def test_untaken_items_need_room_a_file_and_attributes_that_were_learnt_from(shop):

@@ -403,14 +403,22 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     assert "Best peer of this run: good, NDCG@10 1.0000; AttRec − it: -" in text
     assert "; neither retrained: -" in text
     assert "Best floor of this run: floor" in text
-    results.write_row(
-        "accuracy",
-        rows[0].attrec,
-        {"cost": {"train_seconds": 100.0, "epochs": [1, 2], "peak_memory_bytes": 7e9}},
-    )
-    (attrecs,) = [line for line in page.peers_page().splitlines() if "attrec, mean of 2" in line]
+    cost = {
+        "train_seconds": 100.0, "epochs": [1, 2], "peak_memory_bytes": 7e9,
+        "trained": [{"machine": {"processor": "a Z80"}}],
+    }  # fmt: skip
+    beside = measured("walks.leave-last-out.good")["attrec"]["config"]
+    results.write_row("accuracy", rows[0].attrec, {"config": beside, "cost": cost})
+    text = page.peers_page()
+    (attrecs,) = [line for line in text.splitlines() if "attrec, mean of 2" in line]
     assert attrecs.endswith("| 7,000 |")
     assert attrecs.split("|")[3].strip() == "1.5"
+    assert ", AttRec on one of a Z80. " in text
+    # What another AttRec cost says nothing of this one.
+    results.write_row("accuracy", rows[0].attrec, {"config": {}, "cost": cost})
+    text = page.peers_page()
+    assert "attrec, mean of 2" not in text
+    assert "Z80" not in text
     quick = {"options": {"max_epochs": 1}}
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)

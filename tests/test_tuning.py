@@ -105,6 +105,10 @@ def test_a_space_that_other_options_rule_out_is_not_searched():
     assert "heads" not in spaces_of(options, ["embedding_dim"])
     with pytest.raises(ConfigError, match="must be a multiple of heads"):
         spaces_of(options, ["embedding_dim"], ["heads"])
+    # Ends that go with an end of another space are searched.
+    assert list(spaces_of(options, search=["embedding_dim=30,60", "heads=5"])) == [
+        "embedding_dim", "heads"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -302,10 +306,10 @@ def test_more_trials_go_further_and_no_more_trials_do_nothing(log, whole, tmp_pa
 
     search(log, tmp_path / "tuning", trials=3, listener=Watch())
     assert trained == [3]
-    search(log, tmp_path / "tuning", trials=4, listener=[Watch()])
-    assert trained == [3]  # among several a Listener is told of the trainings alone
+    search(log, tmp_path / "tuning", trials=4, listener=[attrec.Listener(), Watch()])
+    assert trained[1:] == [3, (4, best_of(whole.trials[:4]).number)]
     search(log, tmp_path / "tuning", trials=5, listener=Watch())
-    assert trained[1:] == [4, (5, best_of(whole.trials[:5]).number)]
+    assert trained[3:] == [4, (5, best_of(whole.trials[:5]).number)]
 
 
 def test_another_search_is_not_gone_on_with(log, whole):

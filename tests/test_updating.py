@@ -514,3 +514,14 @@ def test_the_command_says_who_came_in_and_what_was_left_out(tmp_path):
     cut = ["update", "model", "new.csv", "--min-user-events", "2"]
     code, said = run_cli(tmp_path, cut, columns=200)
     assert (code, "no event is left" in said) == (2, True)
+
+
+def test_where_everybody_was_forgotten_nothing_is_known_of_new_items(served, tmp_path):
+    emptied = attrec.forget(served, served.vocabulary.user_ids.tolist()).recommender
+    found = update(emptied, batch(served))
+    assert found.summary.folded_in == 0
+    assert found.summary.unplaced_ids == ("novelty",)
+    found.recommender.save(tmp_path / "model")
+    answers = attrec.load(tmp_path / "model").recommend("new0", k=60)
+    assert len(answers) == 57  # of 60 items three were taken; the new one is in no list
+    assert all(np.isfinite(place.distance) for place in answers)

@@ -217,7 +217,8 @@ def _measure(
         if network.prior is not None and described is not None:
             with torch.no_grad():
                 known.append(normalize(network.prior.rows("key")[torch.from_numpy(rows)], dim=1))
-                asked.append(normalize(network.prior.rows_of("key", described), dim=1))
+                whole = network.prior.followed_by(len(keys), described)
+                asked.append(normalize(whole.rows("key")[len(keys) :], dim=1))
         new = predicted_keys(keys[rows], torch.cat(known, dim=1), torch.cat(asked, dim=1))
         if bool((new != new[0]).any()):
             new = scaled_to_share(new, keys, old_intents[some], SHARE)

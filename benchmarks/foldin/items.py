@@ -162,7 +162,7 @@ def run_row(data: str) -> None:
         {
             "data": {"name": data, "log_sha256": log.fingerprint(), "held_out": len(reported)},
             "protocol": PROTOCOL,
-            "config": {**options.to_dict(), "additive": _additive_options().to_dict()},
+            "config": {**options.to_dict(), "additive": additive_options().to_dict()},
             "seeds": [0],
             "beta": beta,
             "beta_by_share": pushes,
@@ -203,7 +203,7 @@ def _systems(
         again = train_on(log_then, Options.of(PRESET), num_epochs=paper.run.best_epoch)
         seconds[f"paper-sparse, retrained {count}"] = time.perf_counter() - started
         yield "paper-sparse, retrained", count, _as_trained(again, trial, log, catalogue)
-    plain = _additive_options()
+    plain = additive_options()
     started = time.perf_counter()
     additive = train_on(split.train, plain, num_epochs=ADDITIVE_EPOCHS)
     seconds["additive"] = time.perf_counter() - started
@@ -223,7 +223,7 @@ def _tried(
     return found
 
 
-def _additive_options() -> Options:
+def additive_options() -> Options:
     """Return the default preset's, without the popularity of the moment: keys alone are judged."""
     return Options.of("accurate", recent_popularity=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,10 @@ class Listeners(Listener):
             each.judged(evaluation, best_epoch)
 
     def end(self, error: BaseException | None) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.end(error)
+        """Pass it on, to the others too where one fails."""
+        with ExitStack() as told:
+            for each in reversed(self.all):
+                told.callback(each.end, error)
 
 
 def as_listener(given: Listener | Iterable[Listener] | None) -> Listener:
@@ -288,7 +289,7 @@ def fit(
             known = as_items(items)
         with timed("splitting"):
             split = split_log(events, chosen.protocol, given)
-            data = _described(split)
+            data = described(split)
             told.begin(chosen, data)
             check_memory(split.log.num_users, split.log.num_items, len(split.log), chosen)
             features = item_features(known, split.log.item_ids, chosen)
@@ -344,6 +345,9 @@ def fit(
         events_held=recommender.histories.num_events,
         attention=attention,
         item_categories=[] if features is None else list(features.names),
+        item_vectors=None
+        if features is None or features.scale is None
+        else features.scale._asdict(),
         recent_popularity=[] if first.calibration is None else first.calibration.tried,
         test=evaluation.to_dict(),
     )
@@ -685,7 +689,7 @@ def identity_of(options: Options) -> dict[str, dict[str, Any]]:
     }
 
 
-def _described(split: Split) -> dict[str, Any]:
+def described(split: Split) -> dict[str, Any]:
     """Return what a listener is told of the data."""
     log = split.log
     return {

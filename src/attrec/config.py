@@ -570,10 +570,14 @@ class Options:
 
     def with_(self, **overrides: Any) -> Options:
         """Return a copy with the given options, each by its name, changed."""
-        parts: dict[str, Any] = {kind.section: getattr(self, kind.section) for kind in _KINDS}
+        changed: dict[str, dict[str, Any]] = {}
         for name, value in overrides.items():
-            section = section_of(name)
-            parts[section] = replace(parts[section], **{name: value})
+            changed.setdefault(section_of(name), {})[name] = value
+        # All of a table at once: two values may go together that neither does with the old other.
+        parts: dict[str, Any] = {
+            section: replace(getattr(self, section), **values)
+            for section, values in changed.items()
+        }
         return replace(self, **parts)
 
     def retraining_epochs(self, best: int) -> int:

@@ -154,7 +154,7 @@ def forget(
         No user is named.
     """
     vocabulary, sequences = recommender.vocabulary, recommender.histories
-    names = [users] if isinstance(users, int | str) else users
+    names = [users] if isinstance(users, int | str | np.integer) else users
     if not hasattr(names, "__len__"):
         raise RequestError(f"{users!r} is no user and no list of users; name whom to forget")
     going = _known(recommender, names)

@@ -85,15 +85,20 @@ def fold_in_items(
     share = _share_of_new(sequences, trained) if room is None else room
     if isinstance(network, AdditiveNetwork):
         return _additive(network, sequences, taken, old_users, count, moment, described, share)
-    return _paper(network, taken, old_users, count, share), np.unique(taken.items)
+    return _paper(network, taken, old_users, count, share)
 
 
 def _paper(
     network: AttRecNetwork, taken: LateEvents, old_users: Ragged, count: int, share: float
-) -> AttRecNetwork:
+) -> tuple[AttRecNetwork, Ints]:
     """Push new items away from everybody until they take no more of the lists than of events."""
     trained = network.with_items(network.item_short[:0], network.item_long[:0])
     d = network.config.embedding_dim
+    short = trained.item_short.new_zeros(count, d, dtype=torch.float64)
+    long = torch.zeros_like(short)
+    placed, events = np.unique(taken.items, return_counts=True)
+    if len(placed) == 0 or len(old_users) == 0:
+        return trained.with_items(short, long), placed[:0]
     windows = last_items(taken.before, network.config.window_length)
     device = network.item_short.device
     intents = trained.intent(torch.as_tensor(windows, device=device), dtype=torch.float64)
@@ -101,10 +106,6 @@ def _paper(
     some = last_items(old_users, network.config.window_length)
     intent_mean = trained.intent(torch.as_tensor(some, device=device), dtype=torch.float64).mean(0)
     user_mean = trained.user_long.double().mean(dim=0)
-    short, long = intent_mean.new_zeros(count, d), user_mean.new_zeros(count, d)
-    placed, events = np.unique(taken.items, return_counts=True)
-    if len(placed) == 0:
-        return trained.with_items(short, long)
     offsets, rows = np.concatenate([[0], np.cumsum(events)]), torch.as_tensor(placed, device=device)
     asked = old_users.take(slice(0, _QUERIES))
     queries = query_vectors(trained, np.full(len(asked), -1), asked)
@@ -115,7 +116,7 @@ def _paper(
         found = trained.with_items(short, long)
         if _share_taken(found, queries) <= share:
             break
-    return found
+    return found, placed
 
 
 def _share_taken(network: AttRecNetwork, queries: torch.Tensor) -> float:
@@ -144,12 +145,12 @@ def _additive(
     events = np.bincount(taken.items, minlength=count)
     new_keys = torch.zeros(count, keys.shape[1], dtype=torch.float64, device=keys.device)
     new_contexts = torch.zeros_like(new_keys)
-    priors = _priors(network, described, count)
+    priors = _priors(network, described)
     seen = np.bincount(targets, minlength=len(keys))
     for number in (0, *_NUMBERS):
         rows = np.flatnonzero(seen >= max(1, number))
         asked = np.flatnonzero(events >= number)
-        if number and (len(rows) < _FEWEST_ROWS or len(asked) == 0):
+        if len(rows) < (_FEWEST_ROWS if number else 1) or len(asked) == 0:
             break
         z = torch.cat([_few(targets, before, rows, number), *(p[0][rows] for p in priors)], dim=1)
         width = intents.shape[1] if number else 0
@@ -160,16 +161,18 @@ def _additive(
     told = np.zeros(count, dtype=bool)
     for _, rows_of_new in priors:
         told |= rows_of_new.any(dim=1).cpu().numpy()
-    placed = np.flatnonzero(told | (events > 0))
+    # From no trained event at all nothing can be predicted.
+    placed = np.flatnonzero((told | (events > 0)) & (len(before) > 0))
     new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
-    folded = at_moment(trained.with_items(new_contexts, new_keys), sequences, moment)
-    if len(placed) and len(before):
+    folded = at_moment(trained.with_items(new_contexts, new_keys, described), sequences, moment)
+    if len(placed):
         shown = np.append(np.arange(len(keys)), len(keys) + placed)
         new_keys[placed] = scaled_to_share(
             new_keys[placed], keys.double(), before[:_QUERIES].double(), share,
             offset=folded.offset[torch.as_tensor(shown)],
         )  # fmt: skip
-        folded = folded.with_items(new_contexts, new_keys).with_offset(folded.offset)
+        offset = folded.offset
+        folded = folded.with_items(new_contexts, new_keys, described).with_offset(offset)
     return folded, placed
 
 
@@ -217,14 +220,15 @@ def _means(items: Ints, intents: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _priors(
-    network: AdditiveNetwork, described: Attributes | None, count: int
+    network: AdditiveNetwork, described: Attributes | None
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return what attributes say of trained and of new items, where the model learnt from them."""
     if network.prior is None or described is None:
         return []
-    assert len(described.offsets) == count + 1
-    old = normalize(network.prior.rows("key").double(), dim=1)
-    return [(old, normalize(network.prior.rows_of("key", described).double(), dim=1))]
+    first = network.num_trained_items
+    rows = network.prior.followed_by(first, described).rows("key")
+    directions = normalize(rows.double(), dim=1)
+    return [(directions[:first], directions[first:])]
 
 
 def _share_of_new(sequences: Sequences, trained: int) -> float:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from attrec.data.sequences import Sequences
+from attrec.errors import DataError
 from attrec.model.additive import AdditiveNetwork
 
 FLOOR = 0.05
@@ -52,24 +53,22 @@ class Moment:
     half_life: float
     scale: float
 
-    def offsets(
-        self, items: npt.NDArray[np.integer], times: Floats | None, num_items: int
-    ) -> Floats:
+    def offsets(self, items: npt.NDArray[np.integer], times: Floats, num_items: int) -> Floats:
         """Return o (N,) float64.
 
         Parameters
         ----------
         items : (E,) integer
             Of all events.
-        times : (E,) float64, optional
-            Of the events; without them their order is that in time.
+        times : (E,) float64
+            Of the events.
         num_items : int
             N.
 
         Examples
         --------
         >>> moment = Moment(half_life=1.0, scale=1.0)
-        >>> moment.offsets(np.array([0, 1, 1]), None, 3).round(2).tolist()
+        >>> moment.offsets(np.array([0, 1, 1]), np.array([5.0, 6.0, 7.0]), 3).round(2).tolist()
         [1.7, 0.0, 3.96]
         """
         if len(items) == 0 or num_items == 0:
@@ -83,25 +82,33 @@ class Moment:
 def at_moment(
     network: AdditiveNetwork, sequences: Sequences, moment: Moment | None
 ) -> AdditiveNetwork:
-    """Return the network with the popularity of the moment in which ``sequences`` end."""
+    """Return the network with the popularity of the moment in which ``sequences`` end.
+
+    Raises
+    ------
+    DataError
+        The model has such a popularity, and the events have no times to reckon it from.
+    """
     if moment is None:
         return network
+    if sequences.times is None:
+        raise DataError(
+            "the events have no times, and the model ranks by what is popular at the moment too; "
+            "give the log with its times, as the model was trained on it"
+        )
     items = sequences.histories.values
     offsets = moment.offsets(items, sequences.times, network.num_items)
     return network.with_offset(torch.from_numpy(offsets))
 
 
 def recent_counts(
-    items: npt.NDArray[np.integer], times: Floats | None, num_items: int, half_life: float
+    items: npt.NDArray[np.integer], times: Floats, num_items: int, half_life: float
 ) -> Floats:
     """Return c (N,): events of each item, halved for every ``half_life`` events that came since.
 
     Events of one time have one age, so that their order in the log says nothing.
     """
     total = len(items)
-    if times is None:
-        age = np.arange(total)[::-1].astype(np.float64)
-    else:
-        age = total - np.searchsorted(np.sort(times), times, side="right").astype(np.float64)
+    age = total - np.searchsorted(np.sort(times), times, side="right").astype(np.float64)
     weights = np.exp2(-age / half_life)
     return np.bincount(items, weights=weights, minlength=num_items).astype(np.float64)

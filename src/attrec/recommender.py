@@ -474,6 +474,11 @@ class Recommender:
 
         To judge it as if nothing later were known, say, or to rank for another market. Users,
         histories and vectors are this model's.
+
+        Raises
+        ------
+        DataError
+            The model has a popularity of the moment, and ``log`` no times.
         """
         network = self.network
         if isinstance(network, AdditiveNetwork):

@@ -61,12 +61,17 @@ def spaces_of(
             raise ConfigError(
                 f"--search {text}: {spec.name} is given a value too; leave out one of the two"
             )
-        space = _parsed(spec, where.strip(), text, options)
-        _check_edges(options, spec, space)
-        asked[spec.name] = _holding(space, options.value(spec.name), spec)
+        asked[spec.name] = _parsed(spec, where.strip(), text, options)
     if not asked:
         raise ConfigError("nothing is to be searched; name an option")
-    return {spec.name: asked[spec.name] for spec in option_specs() if spec.name in asked}
+    for name, space in asked.items():
+        others = {other: _ends(it) for other, it in asked.items() if other != name}
+        _check_edges(options, name, space, others)
+    return {
+        spec.name: _holding(asked[spec.name], options.value(spec.name), spec)
+        for spec in option_specs()
+        if spec.name in asked
+    }
 
 
 def _declared(options: Options, given: set[str]) -> dict[str, Space]:
@@ -77,7 +82,7 @@ def _declared(options: Options, given: set[str]) -> dict[str, Space]:
         if space is None or spec.name in given:
             continue
         try:
-            _check_edges(options, spec, space)
+            _check_edges(options, spec.name, space)
             found[spec.name] = _holding(space, options.value(spec.name), spec)
         except ConfigError:
             continue
@@ -155,11 +160,26 @@ def _example(spec: OptionSpec) -> str:
     return f"{spec.name}={some.format(spec.name)}"
 
 
-def _check_edges(options: Options, spec: OptionSpec, space: Space) -> None:
-    """Put each end of a space to the option's own checks."""
-    ends = space.values if isinstance(space, Among) else (space.low, space.high)
-    for value in ends:
-        options.with_(**{spec.name: value})
+def _ends(space: Space) -> tuple[Any, ...]:
+    return space.values if isinstance(space, Among) else (space.low, space.high)
+
+
+def _check_edges(
+    options: Options, name: str, space: Space, others: Mapping[str, Iterable[Any]] | None = None
+) -> None:
+    """Put each end of a space to the option's checks, beside one of ``others`` where it must."""
+    beside = [{other: it} for other, ends in (others or {}).items() for it in ends]
+    for value in _ends(space):
+        if not any(_goes(options, {name: value, **other}) for other in beside):
+            options.with_(**{name: value})
+
+
+def _goes(options: Options, values: Mapping[str, Any]) -> bool:
+    try:
+        options.with_(**values)
+    except ConfigError:
+        return False
+    return True
 
 
 def _holding(space: Space, value: Any, spec: OptionSpec) -> Space:

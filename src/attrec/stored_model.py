@@ -170,7 +170,12 @@ def _attributes(tables: Mapping[str, torch.Tensor]) -> Attributes | None:
         return None
     entries, offsets = tables["prior.entries"].numpy(), tables["prior.offsets"].numpy()
     vectors = tables["prior.vectors"].numpy()
-    rows, count = len(tables["item_key"]), len(tables["prior.category_key"])
+    trained, count = len(tables["item_key"]), len(tables["prior.category_key"])
+    rows = trained + len(tables.get("folded_key", ()))
+    if len(vectors) == trained and len(offsets) == trained + 1:
+        # A model that was saved earlier keeps nothing of items that came after the training.
+        offsets = np.pad(offsets, (0, rows - trained), mode="edge")
+        vectors = np.pad(vectors, ((0, rows - trained), (0, 0)))
     if not len(offsets) - 1 == len(vectors) == rows or offsets[-1] != len(entries):
         raise ValueError("the attributes of the items do not fit the items")
     if len(entries) and not 0 <= entries.min() <= entries.max() < count:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from attrec.api import Listener
+from attrec.api import Listener, Listeners
 from attrec.config import Among, OptionSpec, Space, option_specs
 from attrec.errors import ArtifactError, MissingExtraError, RequestError
 
@@ -81,6 +81,12 @@ class TuningListener(Listener):
 
     def trial(self, trial: Trial, best: Trial | None) -> None:
         """Tell that a trial ended, and which is the best so far."""
+
+
+def of_the_trials(told: Listener) -> list[TuningListener]:
+    """Return who of several listeners is told of the trials."""
+    several = told.all if isinstance(told, Listeners) else (told,)
+    return [each for each in several if isinstance(each, TuningListener)]
 
 
 class Running:

@@ -16,6 +16,7 @@ from attrec.api import (
     as_listener,
     as_log,
     check_metric,
+    described,
     identity_of,
     item_features,
     told_the_end,
@@ -43,10 +44,10 @@ from attrec.study import (
     Running,
     Study,
     Trial,
-    TuningListener,
     best_of,
     check_folder,
     need_optuna,
+    of_the_trials,
 )
 from attrec.training.checkpoint import Checkpointer, Epoch
 from attrec.training.memory import check_memory
@@ -136,7 +137,8 @@ def tune(
     items : Items or path, optional
         What ``item_categories`` and ``item_vectors`` are columns of.
     listener : Listener or several, optional
-        A `TuningListener` is told of the trials too.
+        A `TuningListener` is told of the trials too; those of `attrec.callbacks` keep each trial's
+        epochs, under its number.
 
     Returns
     -------
@@ -164,6 +166,7 @@ def tune(
         told.phase("splitting")
         given = None if test is None else as_log(test, base.data)
         split = split_log(as_log(log, base.data), base.protocol, given).without_test()
+        told.begin(base, described(split))
         known = as_items(items)
         features = item_features(known, split.log.item_ids, base)
         identity = {
@@ -174,8 +177,8 @@ def tune(
         }
         first = {name: base.value(name) for name in spaces}
         with Study(folder, identity, spaces, first, base.train.seed) as study:
-            if isinstance(told, TuningListener):
-                told.searching(spaces, study.trials())
+            for each in of_the_trials(told):
+                each.searching(spaces, study.trials())
             search_on = _Search(study, split, known, base, told, _Budget(trials, seconds, study))
             asked_to_stop = search_on.run()
             result = search_on.result()
@@ -311,8 +314,8 @@ class _Search:
             remove_artifact(self._kept, CHECKPOINT)
             found = self.result()
             _write(found)
-            if isinstance(self._told, TuningListener):
-                self._told.trial(found.trials[-1], found.best)
+            for each in of_the_trials(self._told):
+                each.trial(found.trials[-1], found.best)
         return False
 
     def result(self) -> TuneResult:

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from attrec.data.features import ItemFeatures
+from attrec.data.features import ItemFeatures, VectorScale
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items
 from attrec.data.merging import check_times, merge_events, with_missing
+from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
 from attrec.data.vocabulary import Vocabulary
 from attrec.errors import RequestError
 from attrec.model.additive import AdditiveNetwork
-from attrec.model.prior import Attributes
+from attrec.model.prior import Attributes, unknown
 from attrec.new_items import fold_in_items
 from attrec.popularity import at_moment
 from attrec.recommender import Recommender
@@ -119,13 +120,14 @@ def update(
         recognised are the same file as a whole, and a log that begins, for everybody, with what
         the model has.
     items : Items, optional
-        Titles of new items; and their attributes, where the model has learnt from some.
+        Titles of new items; and their attributes, where the model has learnt from some. They are
+        kept, so that later updates need not tell them again.
     untaken : bool
         Items that nobody took come in too, where ``items`` says of them what the model has learnt
         from. They have taken nothing, so ``room`` has to be given.
     room : float, 0 ≤ room ≤ 1, optional
-        Which share of all places in the lists items newer than the training get. Left out: their
-        share of the events since the first of them came.
+        Which share of all places in the lists items newer than the training get. Left out: what an
+        earlier update was told, or their share of the events since the first of them came.
 
     Returns
     -------
@@ -138,7 +140,10 @@ def update(
         that cannot be read.
     RequestError
         ``room`` is out of range or missing, or the model has not learnt from what ``items`` says.
+    ConfigError
+        ``items`` lacks a column that was learnt from, or has vectors of another size.
     """
+    room = recommender.record.get("room") if room is None else room
     _check_room(untaken, room)
     if not isinstance(log, InteractionLog):
         uncut = replace(recommender.options.data, min_user_events=1, min_item_events=1)
@@ -168,9 +173,11 @@ def update(
         network, placed = fold_in_items(
             network, merged.sequences, vocabulary, recommender.moment, described, room
         )
-    if isinstance(network, AdditiveNetwork):
+    elif isinstance(network, AdditiveNetwork):
         network = at_moment(network, merged.sequences, recommender.moment)
     record = dict(recommender.record)
+    if room is not None:
+        record["room"] = room
     untimed = [each for each in (new, waiting) if len(each) and each.timestamps is None]
     if untimed:
         record["updates"] = list(dict.fromkeys([*batches, *(e.fingerprint() for e in untimed)]))
@@ -227,24 +234,52 @@ def _with_untaken(
         raise RequestError("untaken: give the item file that says what these items are (items)")
     parsed = sorted(vocabulary.parse_item(text) for text in items.ids())
     ids = np.array(parsed, dtype=vocabulary.item_ids.dtype)
-    described = _described(recommender, items, ids)
-    if described is None:
+    network = recommender.network
+    if not isinstance(network, AdditiveNetwork) or network.prior is None:
         raise RequestError(
             "untaken: the model has learnt from no attributes of items, so that nothing can be "
             "said of one that nobody took; train it with item_categories or item_vectors"
         )
-    told = (np.diff(described.offsets) > 0) | described.vectors.any(axis=1)
-    return vocabulary.with_items(ids[told])
+    return vocabulary.with_items(ids[_read(recommender, items, ids).told])
 
 
-def _described(recommender: Recommender, items: Items | None, ids: Any) -> Attributes | None:
-    """Return the attributes of new items, numbered as the model numbers them."""
-    network, options = recommender.network, recommender.options.model
-    if items is None or not isinstance(network, AdditiveNetwork) or network.prior is None:
+def _described(recommender: Recommender, items: Items | None, ids: IdArray) -> Attributes | None:
+    """Return the attributes of all items newer than the training, where it learnt from any.
+
+    What ``items`` does not tell of is what an earlier update was told.
+    """
+    network = recommender.network
+    if not isinstance(network, AdditiveNetwork) or network.prior is None:
         return None
-    found = ItemFeatures.of(items, ids, options.item_categories, options.item_vectors)
-    names = {name: at for at, name in enumerate(recommender.record["item_categories"])}
-    number = np.array([names.get(name, -1) for name in found.names], dtype=np.int64)
-    values = number[found.categories.values] if len(number) else found.categories.values
-    kept = replace(found.categories, values=values).where(values >= 0)
-    return Attributes(len(names), kept.values, kept.offsets, found.vectors)
+    before = network.prior.behind(network.num_trained_items)
+    came = unknown(len(ids) - len(before.vectors), before)
+    categories = [*_lists(before), *_lists(came)]
+    vectors = np.concatenate([before.vectors, came.vectors])
+    if items is not None:
+        read = _read(recommender, items, ids)
+        of_file = _lists(read)
+        for at in np.flatnonzero(read.told):
+            categories[at], vectors[at] = of_file[at], read.vectors[at]
+    kept = Ragged.from_lists(categories, dtype=np.int64)
+    return Attributes(before.num_categories, kept.values, kept.offsets, vectors)
+
+
+def _lists(attributes: Attributes) -> list[Any]:
+    return list(Ragged(attributes.categories, attributes.offsets))
+
+
+def _read(recommender: Recommender, items: Items, ids: IdArray) -> Attributes:
+    """Read attributes as those of the training were read."""
+    options, record = recommender.options.model, recommender.record
+    scale = record.get("item_vectors")
+    if options.item_vectors is not None and scale is None:
+        raise RequestError(
+            "the model was trained by an earlier version, which kept no scale of the items' "
+            "vectors; train it again, or leave out the item file"
+        )
+    found = ItemFeatures.of(
+        items, ids, options.item_categories, options.item_vectors,
+        names=record["item_categories"], scale=None if scale is None else VectorScale(**scale),
+    )  # fmt: skip
+    kept = found.categories
+    return Attributes(len(found.names), kept.values, kept.offsets, found.vectors)

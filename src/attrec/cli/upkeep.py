@@ -23,12 +23,14 @@ def update(
         "goes; MODEL.updated when left out. MODEL itself is replaced in one step.",
         show_default=False)] = None,
     items: Annotated[Path | None, typer.Option("--items", metavar="FILE", help="Item file: titles "
-        "of new items, and the attributes that the model has learnt from.")] = None,
+        "of new items, and the attributes that the model has learnt from; of new items alone will "
+        "do. Later updates remember them.")] = None,
     untaken: Annotated[bool, typer.Option("--untaken", help="Items of the item file that nobody "
         "took come in too, placed by what the model has learnt of their attributes.")] = False,
     room: Annotated[float | None, typer.Option("--room", metavar="SHARE", help="Share of all "
-        "places in the lists that items newer than the training get, 0 to 1; left out: their share "
-        "of the events since the first of them came.", show_default=False)] = None,
+        "places in the lists that items newer than the training get, 0 to 1; left out: what an "
+        "earlier update was told, or their share of the events since the first of them came.",
+        show_default=False)] = None,
     as_json: Json = False,
     overrides: Any = None,
 ) -> None:  # fmt: skip

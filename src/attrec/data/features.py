@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,22 @@ from attrec.errors import ConfigError
 
 _FEWEST = 2
 """A category that a single item has says nothing that the item does not."""
+_LEAST = 1e-12
+
+
+class VectorScale(NamedTuple):
+    """What a column of vectors was centred by, and then divided by.
+
+    Attributes
+    ----------
+    centre : tuple of D float
+        Mean over the item file.
+    length : float
+        Mean length of the centred vectors, above 0.
+    """
+
+    centre: tuple[float, ...]
+    length: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +48,14 @@ class ItemFeatures:
         Places in ``names``, ascending.
     vectors : (N, D) float32
         Centred, of mean length 1 over the item file; 0 where an item has none. D may be 0.
+    scale : VectorScale, optional
+        Of the vectors, where there are any.
     """
 
     names: tuple[str, ...]
     categories: Ragged
     vectors: npt.NDArray[np.float32]
+    scale: VectorScale | None = None
 
     def __len__(self) -> int:
         """Return N."""
@@ -47,11 +68,15 @@ class ItemFeatures:
         item_ids: IdArray,
         columns: str | None = None,
         vector: str | None = None,
+        *,
+        names: Iterable[str] | None = None,
+        scale: VectorScale | None = None,
     ) -> ItemFeatures:
         """Look up what ``items`` says of ``item_ids``.
 
         The categories and the scale of the vectors depend on the item file alone, so that networks
-        over different items of it share them.
+        over different items of it share them; or on what is given, so that another file is read as
+        that one was.
 
         Parameters
         ----------
@@ -61,11 +86,15 @@ class ItemFeatures:
             Columns with categories, by commas.
         vector : str, optional
             Column of vectors.
+        names : iterable of str, optional
+            The categories there are; left out: those that two items of the file have.
+        scale : VectorScale, optional
+            Left out: that of the file.
 
         Raises
         ------
         ConfigError
-            The item file has no such column.
+            The item file has no such column, or vectors of another size than ``scale``.
 
         Examples
         --------
@@ -76,14 +105,8 @@ class ItemFeatures:
         """
         keys = [str(identity) for identity in item_ids.tolist()]
         values = {name: items.categories(name) for name in _named(columns)}
-        counts = Counter(
-            f"{column}={value}"
-            for column, of_items in values.items()
-            for found in of_items.values()
-            for value in found
-        )
-        names = tuple(sorted(name for name, count in counts.items() if count >= _FEWEST))
-        place = {name: at for at, name in enumerate(names)}
+        known = _names(values) if names is None else tuple(names)
+        place = {name: at for at, name in enumerate(known)}
         lists = [
             sorted(
                 place[name]
@@ -95,8 +118,10 @@ class ItemFeatures:
         ]
         vectors = np.zeros((len(keys), 0), np.float32)
         if vector is not None:
-            vectors = _looked_up(keys, *items.vectors_of(vector))
-        return cls(names, Ragged.from_lists(lists, dtype=np.int64), vectors)
+            ids, rows = items.vectors_of(vector)
+            scale = scale or _scale(rows)
+            vectors = _looked_up(keys, ids, rows, scale)
+        return cls(known, Ragged.from_lists(lists, dtype=np.int64), vectors, scale)
 
     def digest(self) -> str:
         """Return a fingerprint."""
@@ -110,13 +135,33 @@ def _named(columns: str | None) -> list[str]:
     return [name.strip() for name in columns.split(",")] if columns else []
 
 
-def _looked_up(
-    keys: list[str], ids: list[str], rows: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def _names(values: Mapping[str, Mapping[str, list[str]]]) -> tuple[str, ...]:
+    counts = Counter(
+        f"{column}={value}"
+        for column, of_items in values.items()
+        for found in of_items.values()
+        for value in found
+    )
+    return tuple(sorted(name for name, count in counts.items() if count >= _FEWEST))
+
+
+def _scale(rows: npt.NDArray[np.float32]) -> VectorScale:
     if not len(rows):
         raise ConfigError("the column of vectors has no row; give one with a vector for an item")
-    centred = rows - rows.mean(axis=0)
-    centred /= max(1e-12, float(np.linalg.norm(centred, axis=1).mean()))
+    centre = rows.mean(axis=0)
+    length = float(np.linalg.norm(rows - centre, axis=1).mean())
+    return VectorScale(tuple(centre.tolist()), max(_LEAST, length))
+
+
+def _looked_up(
+    keys: list[str], ids: list[str], rows: npt.NDArray[np.float32], scale: VectorScale
+) -> npt.NDArray[np.float32]:
+    if rows.shape[1] != len(scale.centre):
+        raise ConfigError(
+            f"item_vectors: the item file has vectors of {rows.shape[1]} numbers, and what was "
+            f"learnt from had {len(scale.centre)}; give vectors of the model that made those"
+        )
+    centred = (rows - np.array(scale.centre, rows.dtype)) / scale.length
     place = {identity: at for at, identity in enumerate(ids)}
     found = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
     looked: npt.NDArray[np.float32] = np.where(found[:, None] >= 0, centred[found], 0.0)

@@ -42,6 +42,8 @@ class Items:
     """What sets several values of an attribute apart, where it is not found by looking."""
     vectors: dict[str, tuple[list[str], Floats]] = field(default_factory=dict)
     """Columns with a vector for each item: ids and rows."""
+    no_vectors: dict[str, str] = field(default_factory=dict)
+    """Columns with lists of numbers that cannot be such vectors, and why."""
 
     def ids(self) -> set[str]:
         """Return the items that have an attribute or a vector, in any column."""
@@ -82,7 +84,11 @@ class Items:
         ------
         ConfigError
             There is no such column.
+        DataError
+            Its lists are no vectors.
         """
+        if column in self.no_vectors:
+            raise DataError(self.no_vectors[column])
         if column not in self.vectors:
             raise ConfigError(
                 f"item_vectors: the item file has no column {column!r} of vectors, one an item; "
@@ -158,7 +164,7 @@ def read_items(path: str | Path) -> Items:
 
 
 def _read_parquet(file: Path, db: duckdb.DuckDBPyConnection) -> Items:
-    """Read a Parquet file: lists of numbers are vectors, lists of texts several values of one."""
+    """Read a Parquet file: lists of numbers are vectors, integers and others several values."""
     try:
         table = db.execute("SELECT * FROM read_parquet(?)", [str(file)])
         kinds = {column[0]: str(column[1]) for column in table.description or ()}
@@ -182,16 +188,17 @@ def _read_parquet(file: Path, db: duckdb.DuckDBPyConnection) -> Items:
     for at, name in enumerate(names):
         if at in (id_at, title_at):
             continue
-        cells = {item: row[at] for item, row in by_id.items() if row[at] is not None}
-        first = next(
-            (cell for cell in cells.values() if isinstance(cell, list | tuple) and cell), None
-        )
+        cells = {item: row[at] for item, row in by_id.items() if row[at] not in (None, [], ())}
+        first = next((cell for cell in cells.values() if isinstance(cell, list | tuple)), None)
         if first is not None and isinstance(first[0], int | float):
-            found.vectors[name] = _stacked(file.name, name, cells)
-        elif first is not None:
+            try:
+                found.vectors[name] = _stacked(file.name, name, cells)
+            except DataError as error:
+                found.no_vectors[name] = str(error)
+        if first is not None and not isinstance(first[0], float):
             found.separators[name] = "|"
             found.attributes[name] = {i: "|".join(map(str, cell)) for i, cell in cells.items()}
-        else:
+        elif first is None:
             found.attributes[name] = {i: str(cell) for i, cell in cells.items()}
     return found
 

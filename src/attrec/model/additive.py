@@ -14,7 +14,7 @@ from torch.nn.functional import dropout as device_dropout
 from torch.nn.functional import gelu, layer_norm, normalize, scaled_dot_product_attention
 
 from attrec.config import ModelConfig
-from attrec.model.prior import Attributes, ItemPrior
+from attrec.model.prior import Attributes, ItemPrior, Side, unknown
 
 Normal = Callable[..., nn.Parameter]
 """Makes a parameter of a shape with normal entries of a given ``std``."""
@@ -198,7 +198,7 @@ class AdditiveNetwork(nn.Module):
 
         def trained(items: torch.Tensor | None) -> torch.Tensor:
             rows = self.item_context if items is None else self.item_context[items]
-            return rows if self.prior is None else rows + self.prior.rows("context", items)
+            return rows if self.prior is None else rows + self._prior("context", items)
 
         return self._with_folded(trained, self.folded_context, items)
 
@@ -210,7 +210,7 @@ class AdditiveNetwork(nn.Module):
         def trained(items: torch.Tensor | None) -> torch.Tensor:
             rows = self.item_key if items is None else self.item_key[items]
             if self.prior is not None:
-                rows = rows + self.prior.rows("key", items)
+                rows = rows + self._prior("key", items)
             return normalize(rows.to(dtype or rows.dtype), dim=1)
 
         return self._with_folded(trained, self.folded_key.to(dtype or self.item_key.dtype), items)
@@ -247,18 +247,29 @@ class AdditiveNetwork(nn.Module):
         return self._with(offset=offset.to(self.offset))
 
     @torch.no_grad()
-    def with_items(self, contexts: torch.Tensor, keys: torch.Tensor) -> AdditiveNetwork:
+    def with_items(
+        self, contexts: torch.Tensor, keys: torch.Tensor, described: Attributes | None = None
+    ) -> AdditiveNetwork:
         """Return this network with other items behind the trained ones; their offset is 0.
 
         Parameters
         ----------
         contexts, keys : (n, d) tensor
             x and k̂; k̂ = 0 of an item that nothing is known of.
+        described : Attributes, optional
+            Of these items. They are in x and k̂ already, and kept for who makes those anew.
         """
-        offset = self.offset.new_zeros(len(self.item_key) + len(keys))
-        offset[: len(self.item_key)] = self.offset[: len(self.item_key)]
+        first = len(self.item_key)
+        offset = self.offset.new_zeros(first + len(keys))
+        offset[:first] = self.offset[:first]
         like = self.item_key
-        return self._with(offset=offset, folded_context=contexts.to(like), folded_key=keys.to(like))
+        other = self._with(
+            offset=offset, folded_context=contexts.to(like), folded_key=keys.to(like)
+        )
+        if self.prior is not None:
+            kept = described or unknown(len(keys), self.prior.behind(first))
+            other._modules = {**self._modules, "prior": self.prior.followed_by(first, kept)}
+        return other
 
     @torch.no_grad()
     def keeping(self, users: torch.Tensor, items: torch.Tensor) -> AdditiveNetwork:
@@ -283,7 +294,7 @@ class AdditiveNetwork(nn.Module):
         tables = {name: nn.Parameter(getattr(self, name)[trained]) for name in names}
         other._parameters = {**self._parameters, **tables}
         if self.prior is not None:
-            other._modules = {**self._modules, "prior": self.prior.keeping(trained)}
+            other._modules = {**self._modules, "prior": self.prior.keeping(items)}
         return other
 
     @torch.no_grad()
@@ -309,6 +320,12 @@ class AdditiveNetwork(nn.Module):
         other._buffers = {**self._buffers, **buffers}  # the copy shares everything else
         other.__dict__.pop("raised", None)  # but what was derived from other keys
         return other
+
+    def _prior(self, side: Side, items: torch.Tensor | None) -> torch.Tensor:
+        """Return p of some trained items, or of all."""
+        assert self.prior is not None
+        rows = self.prior.rows(side, items)
+        return rows if items is not None else rows[: len(self.item_key)]
 
     def _with_folded(
         self,

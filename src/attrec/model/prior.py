@@ -33,6 +33,20 @@ class Attributes(NamedTuple):
     offsets: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
 
+    @property
+    def told(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool: items that anything is known of."""
+        told: npt.NDArray[np.bool_] = (np.diff(self.offsets) > 0) | self.vectors.any(axis=1)
+        return told
+
+
+def unknown(n: int, like: Attributes) -> Attributes:
+    """Return the attributes of ``n`` items that nothing is known of."""
+    vectors = np.zeros((n, like.vectors.shape[1]), np.float32)
+    return Attributes(
+        like.num_categories, np.zeros(0, np.int64), np.zeros(n + 1, np.int64), vectors
+    )
+
 
 class ItemPrior(nn.Module):
     """Prior of an item's rows: p_i = Σ_a C_a / √|A_i| + f_i F.
@@ -44,7 +58,7 @@ class ItemPrior(nn.Module):
     Parameters
     ----------
     attributes : Attributes
-        Of N items.
+        Of N items, and of those that came after the training behind them.
     d : int
         Size of the rows.
     normal : callable
@@ -78,27 +92,48 @@ class ItemPrior(nn.Module):
         entries = self.entries[places + starts.repeat_interleave(chosen)]
         return self._sum(side, entries, chosen, self.vectors[items])
 
+    def behind(self, first: int) -> Attributes:
+        """Return what is known of the items from the ``first`` on."""
+        begin = int(self.offsets[first])
+        return Attributes(
+            len(self.category_key),
+            self.entries[begin:].cpu().numpy(),
+            (self.offsets[first:] - begin).cpu().numpy(),
+            self.vectors[first:].float().cpu().numpy(),
+        )
+
+    def followed_by(self, first: int, others: Attributes) -> ItemPrior:
+        """Return the prior of the ``first`` items and of others behind them; tables are shared."""
+        entries, offsets, vectors = (
+            torch.as_tensor(part, device=self.entries.device) for part in others[1:]
+        )
+        end = self.offsets[first]
+        return self._with(
+            torch.cat([self.entries[:end], entries.to(self.entries)]),
+            torch.cat([self.offsets[: first + 1], offsets[1:].to(self.offsets) + end]),
+            torch.cat([self.vectors[:first], vectors.to(self.vectors)]),
+        )
+
     def keeping(self, items: torch.Tensor) -> ItemPrior:
         """Return the prior of these items alone; its tables are shared."""
         lengths = self.offsets.diff()
         kept = torch.zeros(len(lengths), dtype=torch.bool, device=items.device)
         kept[items] = True
         ends = lengths[items].cumsum(0)
+        return self._with(
+            self.entries[kept.repeat_interleave(lengths)],
+            torch.cat([self.offsets[:1], ends]),
+            self.vectors[items],
+        )
+
+    def _with(
+        self, entries: torch.Tensor, offsets: torch.Tensor, vectors: torch.Tensor
+    ) -> ItemPrior:
         other = copy.copy(self)
         other._buffers = {
-            **self._buffers,
-            "entries": self.entries[kept.repeat_interleave(lengths)],
-            "offsets": torch.cat([self.offsets[:1], ends]),
-            "vectors": self.vectors[items],
-        }
+            **self._buffers, "entries": entries, "offsets": offsets, "vectors": vectors
+        }  # fmt: skip
         return other
-
-    def rows_of(self, side: Side, attributes: Attributes) -> torch.Tensor:
-        """Return p of other items, of the same categories and size of vectors: (n, d)."""
-        entries, offsets, vectors = (
-            torch.as_tensor(part, device=self.entries.device) for part in attributes[1:]
-        )
-        return self._sum(side, entries.long(), offsets.diff(), vectors.to(self.vectors))
 
     def _sum(
         self, side: Side, entries: torch.Tensor, lengths: torch.Tensor, vectors: torch.Tensor
