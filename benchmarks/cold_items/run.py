@@ -28,7 +28,13 @@ from attrec.data.sequences import Sequences
 from attrec.data.splits import Split, split_log
 from attrec.evaluation.metrics import per_user
 from attrec.model.additive import AdditiveNetwork
-from attrec.new_items import LONGEST, predicted_keys, scaled_to_share
+from attrec.new_items import (
+    LONGEST,
+    mean_of_first,
+    predicted_keys,
+    scaled_to_share,
+    trained_events,
+)
 from attrec.retrieval.vectors import additive_intents
 from attrec.training.memory import peak_bytes
 from benchmarks.cold_items.figures import WITH, WITHOUT, Floats, Ints, summary
@@ -203,17 +209,17 @@ def _measure(
         network, Ragged.from_lists([event.history for event in events]), torch.float32
     )
     keys = network.keys().detach()
-    old_targets, old_intents = _old_events(trained, rest)
-    some = np.random.default_rng(0).permutation(len(old_intents))[:QUERIES]
+    histories = Sequences.from_log(rest, trained.vocabulary).histories
+    old_targets, old_intents = trained_events(network, histories)
     described = numbers(item_features(items, ids, options))
     later = [n for n, event in enumerate(events) if event.number >= max(EVENTS)]
     found: dict[int, Floats] = {}
     for count in EVENTS:
         rows = np.flatnonzero(np.bincount(old_targets, minlength=len(keys)) >= max(1, count))
         first = [n for n, event in enumerate(events) if event.number < count]
-        known = [_means(old_targets, old_intents, rows, count)]
-        asked = [_means(np.array([events[n].item for n in first], np.int64), intents[first],
-                        np.arange(len(held_out)), count)]  # fmt: skip
+        known = [mean_of_first(old_targets, old_intents, rows, count)]
+        asked = [mean_of_first(np.array([events[n].item for n in first], np.int64), intents[first],
+                               np.arange(len(held_out)), count)]  # fmt: skip
         if network.prior is not None and described is not None:
             with torch.no_grad():
                 known.append(normalize(network.prior.rows("key")[torch.from_numpy(rows)], dim=1))
@@ -221,37 +227,9 @@ def _measure(
                 asked.append(normalize(whole.rows("key")[len(keys) :], dim=1))
         new = predicted_keys(keys[rows], torch.cat(known, dim=1), torch.cat(asked, dim=1))
         if bool((new != new[0]).any()):
-            new = scaled_to_share(new, keys, old_intents[some], SHARE)
+            new = scaled_to_share(new, keys, old_intents[:QUERIES], SHARE)
         found[count] = _figures([events[n] for n in later], intents[later], keys, new.float())
     return np.array([events[n].item for n in later], np.int64), found
-
-
-@torch.no_grad()
-def _old_events(trained: Trained, rest: InteractionLog) -> tuple[Ints, torch.Tensor]:
-    """Return the items of trained events, and the intents that preceded them."""
-    network = trained.network
-    assert isinstance(network, AdditiveNetwork)
-    histories = Sequences.from_log(rest, trained.vocabulary).histories
-    targets, intents = [], []
-    for history in histories:
-        events = history[-network.config.window_length - 1 :].astype(np.int64)
-        if len(events) > 1:
-            before = torch.from_numpy(events[:-1])
-            intents.append(network.intents(before, torch.tensor([len(before)])))
-            targets.append(events[1:])
-    return np.concatenate(targets), torch.cat(intents)
-
-
-def _means(targets: Ints, intents: torch.Tensor, items: Ints, count: int) -> torch.Tensor:
-    """Mean of ``count`` intents of each item; nothing (n, 0) where none is asked for."""
-    if count == 0:
-        return intents.new_zeros(len(items), 0)
-    order = np.random.default_rng(0).permutation(len(targets))
-    order = order[np.argsort(targets[order], kind="stable")]
-    starts = np.searchsorted(targets[order], items)
-    chosen = order[starts[:, None] + np.arange(count)]
-    assert (targets[chosen] == items[:, None]).all()
-    return intents[torch.from_numpy(chosen)].mean(dim=1)
 
 
 def _events(log: InteractionLog, held_out: Ints, codes: Ints) -> list[Event]:

@@ -29,7 +29,13 @@ from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.intervals import bootstrap_means, interval
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.network import AttRecNetwork
-from attrec.new_items import item_factors, predicted_keys, scaled_to_share
+from attrec.new_items import (
+    item_factors,
+    mean_of_first,
+    predicted_keys,
+    scaled_to_share,
+    trained_events,
+)
 from attrec.retrieval.vectors import additive_intents, item_keys, query_vectors, user_vectors
 from benchmarks.rows import write_row
 
@@ -207,7 +213,9 @@ def _systems(
     started = time.perf_counter()
     additive = train_on(split.train, plain, num_epochs=ADDITIVE_EPOCHS)
     seconds["additive"] = time.perf_counter() - started
-    old = _trained_events(additive, split)
+    assert isinstance(additive.network, AdditiveNetwork)
+    histories = Sequences.from_log(split.train, additive.vocabulary).histories
+    old = trained_events(additive.network, histories)
     for count in COUNTS:
         for name, room in (("predicted keys", None), ("scaled to the share taken", share)):
             yield f"additive, {name}", count, _folded_additive(additive, old, trial, count, room)
@@ -387,38 +395,14 @@ def _folded_additive(
         lengths=torch.from_numpy(np.diff(offsets)),
     )  # fmt: skip
     rows = np.flatnonzero(np.bincount(targets, minlength=len(keys)) >= count)
-    new = predicted_keys(keys[rows], _means_of(targets, intents, rows, count), asked).float()
+    new = predicted_keys(keys[rows], mean_of_first(targets, intents, rows, count), asked).float()
     if share is not None:
-        some = np.random.default_rng(0).permutation(len(intents))[:SOME]
-        new = scaled_to_share(new, keys, intents[some], share)
+        new = scaled_to_share(new, keys, intents[:SOME], share)
     later, ends = (
         additive_intents(network, cases.histories, torch.float32)
         for cases in (trial.later, trial.ends)
     )
     return System(later, ends, torch.cat([keys, new]))
-
-
-@torch.no_grad()
-def _trained_events(trained: Trained, split: Split) -> tuple[Ints, torch.Tensor]:
-    """Return the items of trained events, and the intents that preceded them."""
-    network = trained.network
-    assert isinstance(network, AdditiveNetwork)
-    targets, intents = [], []
-    for history in Sequences.from_log(split.train, trained.vocabulary).histories:
-        events = history[-network.config.window_length - 1 :].astype(np.int64)
-        if len(events) > 1:
-            before = torch.from_numpy(events[:-1])
-            intents.append(network.intents(before, torch.tensor([len(before)])))
-            targets.append(events[1:])
-    return np.concatenate(targets), torch.cat(intents)
-
-
-def _means_of(targets: Ints, intents: torch.Tensor, items: Ints, count: int) -> torch.Tensor:
-    """Mean of ``count`` intents, drawn, of each item."""
-    order = np.random.default_rng(0).permutation(len(targets))
-    order = order[np.argsort(targets[order], kind="stable")]
-    chosen = order[np.searchsorted(targets[order], items)[:, None] + np.arange(count)]
-    return intents[torch.from_numpy(chosen)].mean(dim=1)
 
 
 @torch.no_grad()

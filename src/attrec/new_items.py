@@ -140,7 +140,7 @@ def _additive(
 ) -> tuple[AdditiveNetwork, Ints]:
     trained = network.with_items(network.folded_context[:0], network.folded_key[:0])
     intents = query_vectors(trained, taken.users, taken.before)[:, : network.config.embedding_dim]
-    targets, before = _trained_events(trained, old_users)
+    targets, before = trained_events(trained, old_users)
     keys, contexts = trained.keys(), trained.contexts()
     events = np.bincount(taken.items, minlength=count)
     new_keys = torch.zeros(count, keys.shape[1], dtype=torch.float64, device=keys.device)
@@ -152,7 +152,9 @@ def _additive(
         asked = np.flatnonzero(events >= number)
         if len(rows) < (_FEWEST_ROWS if number else 1) or len(asked) == 0:
             break
-        z = torch.cat([_few(targets, before, rows, number), *(p[0][rows] for p in priors)], dim=1)
+        z = torch.cat(
+            [mean_of_first(targets, before, rows, number), *(p[0][rows] for p in priors)], dim=1
+        )
         width = intents.shape[1] if number else 0
         mean = _means(taken.items, intents, count)[asked, :width]
         at = torch.cat([mean, *(p[1][asked] for p in priors)], dim=1)
@@ -176,8 +178,20 @@ def _additive(
     return folded, placed
 
 
-def _trained_events(network: AdditiveNetwork, histories: Ragged) -> tuple[Ints, torch.Tensor]:
-    """Return the items of trained events in any order, and the intents that preceded them."""
+@torch.no_grad()
+def trained_events(network: AdditiveNetwork, histories: Ragged) -> tuple[Ints, torch.Tensor]:
+    """Return the items of trained events in any order, and the intents that preceded them.
+
+    Parameters
+    ----------
+    network : AdditiveNetwork
+    histories : Ragged of int
+
+    Returns
+    -------
+    items : (E,) int64
+    intents : (E, d) tensor
+    """
     targets, intents = [np.zeros(0, np.int64)], [network.start[None, :][:0]]
     for history in histories:
         events = history[-network.config.window_length - 1 :].astype(np.int64)
@@ -200,8 +214,21 @@ def _sample(known: Ragged, length: int) -> Ints:
     return chosen
 
 
-def _few(targets: Ints, intents: torch.Tensor, items: Ints, number: int) -> torch.Tensor:
-    """Mean of the first ``number`` intents of each item; nothing (n, 0) of none."""
+def mean_of_first(targets: Ints, intents: torch.Tensor, items: Ints, number: int) -> torch.Tensor:
+    """Return the mean of the first ``number`` intents of each item; nothing (n, 0) of none.
+
+    Parameters
+    ----------
+    targets : (E,) int64
+        The item of each event.
+    intents : (E, d) tensor
+    items : (n,) int64
+        Each with ``number`` events at least.
+
+    Returns
+    -------
+    (n, d) float64 tensor
+    """
     if number == 0:
         return intents.new_zeros(len(items), 0).double()
     order = np.argsort(targets, kind="stable")
