@@ -328,6 +328,20 @@ def test_what_an_update_was_told_of_items_stays(shop, learnt, tmp_path):
     assert later.summary.unplaced == 0
 
 
+def test_an_item_without_attributes_is_placed_by_its_events_alone(shop, learnt):
+    log, served = shop[0], learnt[0]
+    end = float(log.timestamps.max())
+    users = [int(user) for user in log.user_ids[:8]]
+    events = attrec.InteractionLog.from_columns(users, [900] * 8, [end + n for n in range(1, 9)])
+    by_events = attrec.update(served, events).recommender.network
+    beside = attrec.update(served, events, items=described((901, 1)), untaken=True, room=0.05)
+    assert beside.summary.folded_in == 2
+    network = beside.recommender.network
+    torch.testing.assert_close(network.folded_context[0], by_events.folded_context[0])
+    cosine = torch.cosine_similarity(network.folded_key[0], by_events.folded_key[0], dim=0)
+    assert cosine > 0.99999
+
+
 def test_an_earlier_model_with_later_items_is_read(shop, learnt, tmp_path):
     nothing, served = shop[0].take(slice(0, 0)), learnt[0]
     new = described((900, 1), (901, 2))

@@ -145,24 +145,23 @@ def _additive(
     events = np.bincount(taken.items, minlength=count)
     new_keys = torch.zeros(count, keys.shape[1], dtype=torch.float64, device=keys.device)
     new_contexts = torch.zeros_like(new_keys)
-    priors = _priors(network, described)
+    old_prior, new_prior, told = _priors(network, described, count)
+    means = _means(taken.items, intents, count)
     seen = np.bincount(targets, minlength=len(keys))
     for number in (0, *_NUMBERS):
         rows = np.flatnonzero(seen >= max(1, number))
-        asked = np.flatnonzero(events >= number)
-        if len(rows) < (_FEWEST_ROWS if number else 1) or len(asked) == 0:
+        if len(rows) < (_FEWEST_ROWS if number else 1):
             break
-        z = torch.cat(
-            [mean_of_first(targets, before, rows, number), *(p[0][rows] for p in priors)], dim=1
-        )
-        width = intents.shape[1] if number else 0
-        mean = _means(taken.items, intents, count)[asked, :width]
-        at = torch.cat([mean, *(p[1][asked] for p in priors)], dim=1)
-        new_keys[asked] = predicted_keys(keys[rows], z, at)
-        new_contexts[asked] = predicted_keys(contexts[rows], z, at)
-    told = np.zeros(count, dtype=bool)
-    for _, rows_of_new in priors:
-        told |= rows_of_new.any(dim=1).cpu().numpy()
+        known = mean_of_first(targets, before, rows, number)
+        # An item without attributes is not one whose attributes are 0.
+        for group, width in ((told, old_prior.shape[1]), (~told, 0)):
+            asked = np.flatnonzero((events >= number) & group)
+            if len(asked) == 0:
+                continue
+            z = torch.cat([known, old_prior[rows, :width]], dim=1)
+            at = torch.cat([means[asked, : known.shape[1]], new_prior[asked, :width]], dim=1)
+            new_keys[asked] = predicted_keys(keys[rows], z, at)
+            new_contexts[asked] = predicted_keys(contexts[rows], z, at)
     # From no trained event at all nothing can be predicted.
     placed = np.flatnonzero((told | (events > 0)) & (len(before) > 0))
     new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
@@ -247,15 +246,16 @@ def _means(items: Ints, intents: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _priors(
-    network: AdditiveNetwork, described: Attributes | None
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return what attributes say of trained and of new items, where the model learnt from them."""
-    if network.prior is None or described is None:
-        return []
+    network: AdditiveNetwork, described: Attributes | None, count: int
+) -> tuple[torch.Tensor, torch.Tensor, npt.NDArray[np.bool_]]:
+    """Return what attributes say of trained and of new items, and of which of these they do."""
     first = network.num_trained_items
+    if network.prior is None or described is None:
+        nothing = network.item_key.new_zeros(first + count, 0, dtype=torch.float64)
+        return nothing[:first], nothing[first:], np.zeros(count, dtype=bool)
     rows = network.prior.followed_by(first, described).rows("key")
     directions = normalize(rows.double(), dim=1)
-    return [(directions[:first], directions[first:])]
+    return directions[:first], directions[first:], described.told
 
 
 def _share_of_new(sequences: Sequences, trained: int) -> float:
