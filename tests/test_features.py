@@ -27,7 +27,7 @@ from attrec.errors import (
 )
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes
-from attrec.new_items import predicted_keys
+from attrec.new_items import fold_in_items, predicted_keys
 from tests.shop import shop_log
 
 SMALL = {
@@ -333,7 +333,9 @@ def test_an_item_without_attributes_is_placed_by_its_events_alone(shop, learnt):
     end = float(log.timestamps.max())
     users = [int(user) for user in log.user_ids[:8]]
     events = attrec.InteractionLog.from_columns(users, [900] * 8, [end + n for n in range(1, 9)])
-    by_events = attrec.update(served, events).recommender.network
+    now = attrec.update(served, events).recommender
+    by_events, _ = fold_in_items(now.network, now.histories, now.vocabulary)
+    torch.testing.assert_close(now.network.folded_context, by_events.folded_context)
     beside = attrec.update(served, events, items=described((901, 1)), untaken=True, room=0.05)
     assert beside.summary.folded_in == 2
     network = beside.recommender.network
