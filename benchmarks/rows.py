@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +71,17 @@ def is_as_declared(benchmark: str, row: str, now: Options) -> bool:
     """Answer whether a row has a result with the options that it has now."""
     found = read_row(benchmark, row)
     return found is not None and not changed_options(found, now)
+
+
+def each_for_itself(
+    module: str, asked: Sequence[str], run_row: Callable[[str], object], *flags: str
+) -> None:
+    """Run rows, several in a process each: a row's peak memory is its own."""
+    if len(asked) == 1:
+        run_row(asked[0])
+        return
+    for row in asked:
+        subprocess.run([sys.executable, "-m", module, *flags, row], check=True)
 
 
 def here_and_now() -> dict[str, Any]:

@@ -243,16 +243,18 @@ def test_several_listeners_are_told_everything_in_their_order(log, usual):
     ]
 
 
-def test_the_end_is_told_to_all_where_one_fails_at_it(log):
-    told = []
+@pytest.mark.parametrize(("at", "error"), [("epoch", "KeyError"), ("end", "NoneType")])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_end_is_told_to_all_whatever_ends_the_training(log, at, error, first):
+    def fail(*_):
+        raise KeyError("mine")
 
-    class Breaks(attrec.Listener):
-        def end(self, error):
-            raise KeyError("mine")
-
+    told, breaks = [], attrec.Listener()
+    setattr(breaks, at, fail)
+    listeners = [breaks, Told(told)] if first else [Told(told), breaks]
     with pytest.raises(KeyError, match="mine"):
-        attrec.fit(log, listener=[Breaks(), Told(told)], **OPTIONS)
-    assert told[-1] == ("", "end", "NoneType")
+        attrec.fit(log, listener=listeners, **OPTIONS)
+    assert told[-1] == ("", "end", error)
 
 
 def test_a_search_keeps_each_trial_for_both(log, store, tmp_path):
@@ -269,18 +271,6 @@ def test_a_search_keeps_each_trial_for_both(log, store, tmp_path):
     run = client.get_run(mlflow.run_id)
     assert run.info.status == "FINISHED"
     assert {"trial 1/loss", "trial 2/loss"} <= set(run.data.metrics)
-
-
-def test_the_end_is_told_whatever_ends_the_training(log):
-    told = []
-
-    class Breaks(attrec.Listener):
-        def epoch(self, epoch):
-            raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        attrec.fit(log, listener=[Told(told), Breaks()], **OPTIONS)
-    assert told[-1] == ("", "end", "KeyError")
 
 
 def test_the_command_line_keeps_both(log, store, tmp_path):

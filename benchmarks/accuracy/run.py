@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import shutil
-import subprocess
 import sys
 import tomllib
 from dataclasses import replace
@@ -45,9 +43,10 @@ from attrec.evaluation.metrics import per_user
 from attrec.model.choice import make_network
 from attrec.profiling import Profile
 from attrec.training.checkpoint import TrainingRun
+from attrec.training.memory import peak_bytes
 from benchmarks.data import load_split
 from benchmarks.kept import Places, kept_path, read_kept, with_lists, write_kept
-from benchmarks.rows import changed_options, here_and_now, read_row, write_row
+from benchmarks.rows import changed_options, each_for_itself, here_and_now, read_row, write_row
 
 ROWS = Path(__file__).with_name("rows.toml")
 CACHE = Path(__file__).parents[2] / ".cache" / "accuracy"
@@ -210,7 +209,7 @@ def _train(path: Path, name: str, split: Split, options: Options) -> None:
         "calibration": calibration.tried if calibration is not None else [],
         "trained": {
             **here_and_now(),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": peak_bytes(),
         },
     }  # fmt: skip
     path.with_suffix(".part").write_text(json.dumps(run), encoding="utf-8")
@@ -259,19 +258,18 @@ def main() -> None:
     """Run the rows asked for, or those that are missing: each for itself, as its memory counts."""
     rows = read_rows()
     given = [word for word in sys.argv[1:] if word != "--again"]
-    again = ["--again"] if "--again" in sys.argv else []
+    again = [word for word in sys.argv[1:] if word == "--again"]
     asked = given or [name for name, row in rows.items() if not _is_done(name, row)]
     for name in asked:
         if name not in rows:
             raise SystemExit(f"no row {name!r}; rows: {', '.join(rows)}")
-    if len(asked) == 1:
+
+    def run(name: str) -> None:
         if again:
-            _forget(asked[0])
-        run_row(asked[0], rows[asked[0]])
-        return
-    for name in asked:
-        command = [sys.executable, "-m", "benchmarks.accuracy.run", *again, name]
-        subprocess.run(command, check=True)
+            _forget(name)
+        run_row(name, rows[name])
+
+    each_for_itself("benchmarks.accuracy.run", asked, run, *again)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m benchmarks.cold_items.run ROW ...    these rows again
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from attrec.retrieval.vectors import additive_intents
 from attrec.training.memory import peak_bytes
 from benchmarks.cold_items.figures import WITH, WITHOUT, Floats, Ints, summary
 from benchmarks.cold_items.text import COLUMN, SIZE, write_with_vectors
-from benchmarks.rows import changed_options, here_and_now, read_row, write_row
+from benchmarks.rows import changed_options, each_for_itself, here_and_now, read_row, write_row
 
 
 @dataclass(frozen=True)
@@ -290,11 +289,7 @@ def main() -> None:
     for name in asked:
         if name not in ROWS:
             raise SystemExit(f"no row {name!r}; rows: {', '.join(ROWS)}")
-    if len(asked) == 1:
-        run_row(asked[0])
-    else:
-        for name in asked:
-            subprocess.run([sys.executable, "-m", "benchmarks.cold_items.run", name], check=True)
+    each_for_itself("benchmarks.cold_items.run", asked, run_row)
 
 
 if __name__ == "__main__":
