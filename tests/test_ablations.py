@@ -42,7 +42,7 @@ def test_a_row_belongs_to_one_family():
         f"{log}.{name}"
         for family in run.FAMILIES
         for log in family.logs
-        for name in (*family.variants, *family.networks)
+        for name in {*family.variants, *family.networks}
     ]
     assert len(names) == len(set(names))
     assert all(next(iter(family.variants)) == family.name for family in run.FAMILIES)
@@ -55,7 +55,10 @@ def test_the_networks_change_what_they_say_and_learn_the_rest():
     assert not network.recency.any() and not network.blocks[0].recency.any()
     network = trained("shared-table")
     assert network.item_context is network.item_key
+    lengths = trained("any-length").keys().norm(dim=1)
+    assert lengths.max() > 1.1 * lengths.min()
     plain = trained("accurate")
+    assert torch.allclose(plain.keys().norm(dim=1), torch.ones(40))
     assert not torch.equal(plain.maps, torch.eye(8).repeat(4, 1))
     assert plain.recency.any() and plain.item_context is not plain.item_key
     begun = {name: type_(Options.of("accurate", **SMALL).model, 0, 40)

@@ -202,7 +202,19 @@ class SharedTable(AdditiveNetwork):
         self.item_context = self.item_key
 
 
+class AnyLength(AdditiveNetwork):
+    """Intents and keys are of the length they have; the distances are as wide as that makes them.
+
+    Its temperature 0.5 leaves the distances as they are: lengths that are learnt scale them.
+    """
+
+    def directed(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows themselves."""
+        return rows
+
+
 ADDITIVE: dict[str, type[AdditiveNetwork]] = {
+    "any-length": AnyLength,
     "bare-values": BareValues,
     "no-recency": NoRecency,
     "shared-table": SharedTable,
@@ -211,6 +223,7 @@ ADDITIVE: dict[str, type[AdditiveNetwork]] = {
 
 ACCURATE: dict[str, dict[str, object]] = {
     "accurate": {},
+    "any-length": {"temperature": 0.5},
     "no-blocks": {"blocks": 0},
     "two-blocks": {"blocks": 2},
     "one-head": {"heads": 1},
@@ -223,12 +236,13 @@ ACCURATE: dict[str, dict[str, object]] = {
     "rate-0.004": {"learning_rate": 0.004},
     "rate-kept": {"full_rate_steps": 0},
     "warmup-50": {"warmup_steps": 50},
+    "min-steps-1": {"min_steps": 1},
     "dropout-0.3": {"dropout": 0.3},
     "temperature-0.07": {"temperature": 0.07},
     "no-weight-decay": {"weight_decay": 0.0},
     "sampled-softmax": {"softmax_samples": 512},
 }
-"""Changes of the accurate preset that are options of the product."""
+"""Changes of the accurate preset by options of the product; a network may go with them."""
 
 RETRAINING: dict[str, dict[str, object]] = {
     "retraining": {},

@@ -145,7 +145,7 @@ class AdditiveNetwork(nn.Module):
         x = self._drop(self.contexts(items))
         weights = self._weights(self._states(x, grid), grid)
         attended = weights @ grid.spread(x)[:, None]
-        return normalize(grid.packed(attended.transpose(1, 2).flatten(2)) @ self.maps, dim=1)
+        return self.directed(grid.packed(attended.transpose(1, 2).flatten(2)) @ self.maps)
 
     def last_intents(
         self, items: torch.Tensor, lengths: torch.Tensor, *, dtype: torch.dtype | None = None
@@ -158,7 +158,7 @@ class AdditiveNetwork(nn.Module):
         x = self.contexts(items).to(dtype or self.item_context.dtype)
         weights = self._weights(self._states(x, grid), grid, newest=True)
         attended = weights @ grid.spread(x)[:, None]
-        return normalize(attended.flatten(1) @ self.maps.to(x.dtype), dim=1)
+        return self.directed(attended.flatten(1) @ self.maps.to(x.dtype))
 
     def contributions(
         self, items: torch.Tensor, *, dtype: torch.dtype | None = None
@@ -211,9 +211,13 @@ class AdditiveNetwork(nn.Module):
             rows = self.item_key if items is None else self.item_key[items]
             if self.prior is not None:
                 rows = rows + self._prior("key", items)
-            return normalize(rows.to(dtype or rows.dtype), dim=1)
+            return self.directed(rows.to(dtype or rows.dtype))
 
         return self._with_folded(trained, self.folded_key.to(dtype or self.item_key.dtype), items)
+
+    def directed(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows of length 1, as intents and keys are: (n, d)."""
+        return normalize(rows, dim=1)
 
     @cached_property
     def raised(self) -> float:
