@@ -36,7 +36,7 @@ class Row:
     max_epochs : int
     settings : dict
     published : dict or None
-        What is published of just this training.
+        What is published of this model.
     revision : int
         Goes up when what the peer's worker does is changed, so that its rows are measured again.
     """
@@ -71,7 +71,7 @@ def read_rows(path: Path = ROWS) -> dict[str, Row]:
     for name, split in declared["splits"].items():
         for peer_name in split["peers"]:
             peer = declared["peers"][peer_name]
-            of = [p for p in published(name, path) if p.get("of") == peer_name]
+            of = [p for p in published(name, path) if peer_name in p.get("of", [])]
             row = Row(
                 name=f"{name}.{peer_name}",
                 split=name,
