@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from attrec import artifact
 from attrec.artifact import MANIFEST, load_artifact, read_manifest, save_artifact, write_whole
@@ -123,13 +124,20 @@ def test_a_first_save_that_was_stopped_can_be_repeated(tmp_path, monkeypatch):
     assert value_of(tmp_path / "m") == 1.0
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch, error):
     def full(_, path):
         path.write_bytes(b"half a fi")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(artifact, "save_file", full)
-    with pytest.raises(ArtifactError, match=r"cannot be written \(No space left"):
+    with pytest.raises(ArtifactError, match=r"cannot be written \(.*No space left"):
         save_artifact(tmp_path / "m", **content())
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ import pytest
 import attrec
 from attrec.callbacks import MLflow, TensorBoard
 from attrec.data.reading import write_csv
-from attrec.errors import InterruptedTraining, MissingExtraError, RequestError
+from attrec.errors import DataError, InterruptedTraining, MissingExtraError, RequestError
 from tests.command_line import run_cli
 
 OPTIONS = {
@@ -290,3 +290,12 @@ def test_the_command_line_keeps_both(log, store, tmp_path):
     assert code == 2
     assert not (tmp_path / "other").exists()
     assert not (tmp_path / "more").exists()
+
+
+def test_what_ends_before_it_began_leaves_an_earlier_run_alone(log, store, tmp_path):
+    listener = MLflow(store, experiment="reused")
+    attrec.fit(log, listener=listener, **OPTIONS)
+    with pytest.raises(DataError):
+        attrec.fit(tmp_path / "missing.csv", listener=listener, **OPTIONS)
+    (run,), _ = runs(store, "reused")
+    assert run.info.status == "FINISHED"

@@ -140,3 +140,32 @@ def test_requests_that_cannot_be_answered(model):
         cache.recommend(history=model.vocabulary.item_ids, session=1)
     with pytest.raises(RequestError, match="margin = 0"):
         CertifiedCache(model, margin=0)
+
+
+def test_a_model_that_is_replaced_in_the_middle_answers_to_its_end(model):
+    cache = CertifiedCache(model, margin=30)
+    user = model.vocabulary.user_ids[1]
+    new = attrec.InteractionLog.from_columns([user, user], [7, 10_000], timestamps=[1e9, 1e9 + 1])
+    later = update(model, new).recommender
+    cache.recommender = early = Replacing(cache, model, later)
+    found = cache.recommend(user)
+    assert found.recommendations == model.recommend(user)
+    assert early.replaced
+    assert cache.recommend(user).recommendations == later.recommend(user)
+
+
+class Replacing:
+    """A recommender in whose place another one comes while it is asked."""
+
+    def __init__(self, cache, model, later):
+        self.cache, self.model, self.later, self.replaced = cache, model, later, False
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def _recommend(self, search, *given, **asked):
+        def replaced_meanwhile(*queries, **limits):
+            self.cache.recommender, self.replaced = self.later, True
+            return search(*queries, **limits)
+
+        return self.model._recommend(replaced_meanwhile, *given, **asked)

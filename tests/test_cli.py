@@ -6,6 +6,7 @@ import re
 import time
 
 import duckdb
+import numpy as np
 import pytest
 
 import attrec
@@ -503,7 +504,12 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["recommend", "{model}", "nobody"], "nobody"),
         (["recommend", "{model}"], "say whom to recommend to"),
         (["recommend", "{model}", "--out", "x.csv"], "say whom to recommend to"),
-        (["recommend", "{model}", "--history", "3", "--all"], "--history is for one answer"),
+        (["recommend", "{model}", "--history", "3", "--out", "x.csv"], "--history is for one"),
+        (["recommend", "{model}", "--history", "3", "--all"], "leave out users and --history"),
+        (["recommend", "{model}", "7", "--all"], "--all answers everybody; leave out users"),
+        (["recommend", "{model}", "7", "--for-spreadsheets"], "is for a .csv file"),
+        (["recommend", "{model}", "--all", "--out", "x.csv", "--json"], "leave out one of them"),
+        (["recommend", "{model}", "7", "--strength", "0.3"], "is of --like and --unlike"),
         (["recommend", "{model}", "7", "-k", "0"], "k"),
         (["recommend", "{model}", "7", "8", "--like", "3"], "for one answer on the screen"),
         (["recommend", "{model}", "--all", "--together"], "leave out --all, --log and --out"),
@@ -520,6 +526,8 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["train", "{log}", "--aggregation", "median"], "expected one of"),
         (["data", "fetch", "ml-100"], "known: ml-100k"),
         (["data", "simulate", "walks"], "no simulated log 'walks'"),
+        (["data", "simulate", "--seed", "-1"], "seed = -1 is below 0"),
+        (["data", "simulate", "--out", "{folder}/none/x.csv"], "cannot be written (No such file"),
         (["explain", "{model}", "5"], "user"),
         (["train", "{log}", "--profile", "{folder}"], "is no place for a trace"),
         (["train", "{log}", "--profile", "{folder}/none/t.json"], "is no place for a trace"),
@@ -624,3 +632,39 @@ def test_a_stopped_training_tells_its_profile_too(run, files, tmp_path, monkeypa
     assert code == 128
     assert "step: not finished" in out
     assert any(b["name"] == "checkpoints" for b in json.loads(trace.read_text())["traceEvents"])
+
+
+def test_a_few_events_beside_a_log_are_not_cut_to_its_core(run, tmp_path):
+    log = attrec.simulate("mixed", num_users=30, num_items=20, events_per_user=8, seed=1)
+    last = np.arange(len(log)) % 8 == 7
+    write_csv(log.take(~last), tmp_path / "log.csv")
+    write_csv(log.take(last), tmp_path / "test.csv")
+    new = attrec.InteractionLog.from_columns(["new", "new"], log.item_ids[:2].astype(str), [1, 2])
+    write_csv(new, tmp_path / "new.csv")
+    cut = ["--min-user-events", "3", "--test", tmp_path / "test.csv"]
+    code, _, err = run("train", tmp_path / "log.csv", "--out", tmp_path / "m", *cut, *FAST)
+    assert code == 0, err
+    code, out, err = run("evaluate", tmp_path / "m", tmp_path / "log.csv", "--test",
+                         tmp_path / "test.csv", "--json")  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["counts"]["users"] == 30
+    code, out, err = run("recommend", tmp_path / "m", "--log", tmp_path / "new.csv", "--json")
+    assert code == 0, err
+    assert {row["user_id"] for row in json.loads(out)} == {"new"}
+
+
+def test_a_checkpoint_does_not_go_where_the_model_goes(run, files, tmp_path):
+    code, _, err = run("train", files / "log.csv", "--out", tmp_path / "m", "--checkpoint",
+                       tmp_path / "x" / ".." / "m", *FAST)  # fmt: skip
+    assert code == 2
+    assert "are one folder" in err
+
+
+def test_a_fresh_start_waits_until_the_log_is_read(run, files, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "training-0123456789abcdef.json").write_text("{}")
+    code, _, _ = run("train", tmp_path / "none.csv", "--out", tmp_path / "m", "--fresh",
+                     "--checkpoint", kept, *FAST)  # fmt: skip
+    assert code == 2
+    assert list(kept.iterdir())

@@ -118,3 +118,16 @@ def test_every_option_is_declared_once_with_help():
     assert all(spec.doc for spec in specs)
     assert all(section_of(spec.name) == spec.section for spec in specs)
     assert all(name in names for preset in PRESETS.values() for name in preset)
+
+
+def test_a_preset_of_another_type_is_no_preset(tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('preset = ["accurate"]\n')
+    with pytest.raises(ConfigError, match=r"no preset \['accurate'\]"):
+        Options.of(file=file)
+
+
+def test_a_seed_is_one_that_every_generator_takes():
+    assert Options.of(seed=2**63 - 1).train.seed == 2**63 - 1
+    with pytest.raises(ConfigError, match="seed"):
+        Options.of(seed=2**63)

@@ -181,6 +181,8 @@ def test_threads_are_set_while_training_and_restored_afterwards(log):
 
 def test_the_device_is_the_one_asked_for(log):
     assert fitted(log, device="auto").recommender.network.item_short.device.type in ("cpu", "cuda")
+    with pytest.raises(DeviceError, match="none that AttRec trains on"):
+        fitted(log, device="mps")
     with pytest.raises(DeviceError, match="none that PyTorch knows"):
         fitted(log, device="abacus")
     if not torch.cuda.is_available():

@@ -334,6 +334,12 @@ def test_a_folder_of_something_else_is_left_alone(log, tmp_path):
         tuning.remove_tuning(tmp_path)
     with pytest.raises(ArtifactError, match="is a file"):
         search(log, tmp_path / "thesis.txt")
+    running = tmp_path / "running"
+    search(log, running, trials=1)
+    lock = FileLock(running / "study.lock")
+    with lock, pytest.raises(RequestError, match="another process searches there"):
+        tuning.remove_tuning(running)
+    assert search(log, running, trials=1).best is not None
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "study.db").write_text("no database " * 100)
@@ -480,6 +486,9 @@ def test_the_command_line_searches_says_what_is_next_and_goes_on(log, tmp_path):
     code, text = run_cli(tmp_path, [*command, "--seed", "4"], columns=250)
     assert code == 2
     assert "a search with other options ([train])" in text
+    code, text = run_cli(tmp_path, [*command, "--search", "nonsense", "--fresh"], columns=250)
+    assert code == 2
+    assert (tmp_path / "found" / "study.db").exists()
     code, text = run_cli(tmp_path, [*command, "--seed", "4", "--trials", "1", "--fresh"],
                          columns=250)  # fmt: skip
     assert code == 0, text
@@ -501,6 +510,9 @@ def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(log, tmp_path, mon
     code, text = run_cli(tmp_path, command, columns=250)
     assert code == 0, text
     assert "goes on from its checkpoint: epoch 1, after 1 steps" in text
+    code, text = run_cli(tmp_path, [*command, "--seconds", "0.000001", "--fresh"], columns=250)
+    assert code == 0, text
+    assert "No trial finished" in text
 
 
 def test_a_missing_extra_is_named_before_anything_is_read(log, tmp_path, monkeypatch):
@@ -509,3 +521,12 @@ def test_a_missing_extra_is_named_before_anything_is_read(log, tmp_path, monkeyp
         attrec.tune(tmp_path / "nowhere.csv", folder=tmp_path / "tuning")
     assert not list(tmp_path.iterdir())
     assert study.STUDY == "study.db"
+
+
+def test_values_for_which_the_log_is_too_small_fail_their_trial(tmp_path):
+    few = attrec.InteractionLog.from_columns([1] * 8 + [2] * 8, [0, 1, 2, 3] * 4, list(range(16)))
+    found = search(few, tmp_path / "few", trials=5, search=["num_targets=3,6,7"])
+    failed = [trial for trial in found.trials if trial.ending == "failed"]
+    assert {trial.values["num_targets"] for trial in failed} <= {6, 7}
+    assert failed
+    assert found.best is not None

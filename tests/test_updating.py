@@ -296,7 +296,7 @@ def test_observed_one_by_one_or_updated_in_one_lot(served):
 def test_an_event_of_an_unknown_item_waits_for_the_update(served):
     live = update(served, batch(served, size=1)).recommender
     assert not live.observe("new0", "yet another", BASE + 5e6)
-    assert len(live.waiting) == 1
+    assert len(live.waiting) == len(live.as_of(batch(served, size=1)).waiting) == 1
     found = update(live, live.waiting)
     assert (found.summary.new_items, found.summary.folded_in) == (1, 2)
     assert events_of(found.recommender, "new0")[-1] == "yet another"

@@ -285,7 +285,7 @@ def fit(
         told.phase("splitting")
         with timed("reading"):
             events = as_log(log, chosen.data)
-            given = None if test is None else as_log(test, chosen.data)
+            given = None if test is None else as_log(test, chosen.data.uncut())
             known = as_items(items)
         with timed("splitting"):
             split = split_log(events, chosen.protocol, given)
@@ -402,7 +402,7 @@ def evaluate(
     """
     options = recommender.options.with_(**overrides)
     config = options.protocol
-    given = None if test is None else as_log(test, options.data)
+    given = None if test is None else as_log(test, options.data.uncut())
     split = split_log(as_log(log, options.data), config, given)
     vocabulary = recommender.vocabulary
     retrained = recommender.record.get("trained_on") != "train"
@@ -728,10 +728,19 @@ def torch_device(name: str) -> torch.device:
         raise DeviceError(
             f"device = {name!r} is none that PyTorch knows; take cpu, cuda or auto"
         ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            f"device = {name!r} is none that AttRec trains on; take cpu, cuda or auto"
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"device = {name!r} was asked for and PyTorch {torch.__version__} sees no CUDA device; "
             "take device = cpu, or install a CUDA build of PyTorch"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device = {name!r} was asked for and there are {torch.cuda.device_count()} CUDA "
+            "devices, counted from 0; take one of them"
         )
     return device
 

@@ -390,7 +390,14 @@ def _unfinished(folder: Path, write: Callable[[Path], object]) -> Iterator[Path]
 
 def _tensor_writer(tensors: Tensors) -> Callable[[Path], None]:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return lambda path: save_file(plain, path)
+
+    def write(path: Path) -> None:
+        try:
+            save_file(plain, path)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
+
+    return write
 
 
 def _json_writer(document: Document, indent: int | None = None) -> Callable[[Path], None]:

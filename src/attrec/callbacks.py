@@ -137,6 +137,7 @@ class MLflow(Listener):
     ) -> None:
         _need("mlflow", "mlflow", "a log for MLflow")
         self.run_id: str | None = None
+        self._going = False
         self._where, self._experiment_name, self._run_name = where, experiment, run_name
         self._phase, self._identity, self._experiment = "", "", ""
         self._options: dict[str, Any] = {}
@@ -155,7 +156,7 @@ class MLflow(Listener):
         self._options, self._data = meant(options), dict(data)
         told = json.dumps([self._options, self._data["fingerprint"]], sort_keys=True)
         self._identity = hashlib.sha256(told.encode()).hexdigest()
-        self.run_id, self._broken = None, False
+        self.run_id, self._broken, self._going = None, False, True
         try:
             self._open()
         except ImportError as error:
@@ -187,7 +188,8 @@ class MLflow(Listener):
 
     def end(self, error: BaseException | None) -> None:
         """End the run: finished, killed (it can go on), or failed."""
-        run = self.run_id
+        run = self.run_id if self._going else None  # what ends may not have begun
+        self._going = False
         if run is not None:
             asked = isinstance(error, InterruptedTraining | KeyboardInterrupt)
             status = "FINISHED" if error is None else "KILLED" if asked else "FAILED"

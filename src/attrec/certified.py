@@ -15,7 +15,7 @@ from attrec.model.additive import AdditiveNetwork
 from attrec.recommender import Recommender
 from attrec.request import Ids
 from attrec.retrieval.cache import MARGIN, USERS, Certificate, CertifiedSearch
-from attrec.retrieval.index import ExactIndex, Neighbours
+from attrec.retrieval.index import Neighbours
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class CertifiedCache:
         self, recommender: Recommender, *, margin: int = MARGIN, users: int = USERS
     ) -> None:
         self.recommender = recommender
-        self._search = self._over(recommender._index, margin, users)
+        self._search = self._begun(recommender, margin, users)
 
     def __len__(self) -> int:
         """Return the number of answers kept."""
@@ -107,29 +107,33 @@ class CertifiedCache:
                 "a history without a user has nothing to be kept under; give a session"
             )
         name = ("user", user) if session is None else ("session", session)
+        recommender = self.recommender  # another one may be put in its place meanwhile
         found: list[Certificate] = []
 
         def search(
             queries: torch.Tensor, k: int, *, exclude: Ragged | None, **limits: Any
         ) -> Neighbours:
             seen = None if exclude is None else exclude[0]
-            answer = self._current.search(name, queries[0], k, exclude=seen, **limits)
+            answer = self._over_keys_of(recommender).search(
+                name, queries[0], k, exclude=seen, **limits
+            )
             found.append(answer.certificate)
             return Neighbours(answer.indices[None], answer.distances[None])
 
-        recommendations = self.recommender._recommend(search, user, history, **asked)
+        recommendations = recommender._recommend(search, user, history, **asked)
         return CertifiedAnswer(recommendations, found[0])
 
-    @property
-    def _current(self) -> CertifiedSearch:
-        """The search over the recommender's keys as they are now."""
-        index = self.recommender._index
-        if self._search.index is not index:
-            self._search = self._over(index, self._search.margin, self._search.users)
-        return self._search
+    def _over_keys_of(self, recommender: Recommender) -> CertifiedSearch:
+        """Return the search over a recommender's keys as they are now."""
+        search = self._search
+        if search.index is not recommender._index:
+            search = self._begun(recommender, search.margin, search.users)
+            if recommender is self.recommender:
+                self._search = search
+        return search
 
-    def _over(self, index: ExactIndex, margin: int, users: int) -> CertifiedSearch:
-        network = self.recommender.network
+    def _begun(self, recommender: Recommender, margin: int, users: int) -> CertifiedSearch:
+        network, index = recommender.network, recommender._index
         # Of an additive network all queries are 0 in the coordinate that is lifted.
         moving = network.config.embedding_dim if isinstance(network, AdditiveNetwork) else None
         return CertifiedSearch(index, margin=margin, users=users, moving=moving)

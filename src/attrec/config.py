@@ -361,7 +361,11 @@ class TrainConfig(Config):
         True, "train once more, on train + validation, for the best number of epochs", settles=True
     )
     seed: int = _option(
-        0, "seed of initialisation, shuffling, negatives and dropout", low=0, settles=True
+        0,
+        "seed of initialisation, shuffling, negatives and dropout",
+        low=0,
+        high=2**63 - 1,
+        settles=True,
     )
     threads: int = _option(
         0, "CPU threads of PyTorch; 0 leaves its own choice", low=0, settles=True
@@ -456,6 +460,10 @@ class DataConfig(Config):
         True, "keep the encoded log of large files and reuse it while they have not changed"
     )
 
+    def uncut(self) -> DataConfig:
+        """Return this without the k-core: of a few events beside a log it would leave none."""
+        return replace(self, min_user_events=1, min_item_events=1)
+
 
 _PAPER = {
     "architecture": "paper",
@@ -518,7 +526,7 @@ class Options:
         tables = _read_toml(Path(file)) if file is not None else {}
         chosen = preset or tables.pop("preset", None) or _preset_for(tables, overrides)
         tables.pop("preset", None)
-        if chosen not in PRESETS:
+        if not isinstance(chosen, str) or chosen not in PRESETS:
             raise ConfigError(f"no preset {chosen!r}; {_nearest(str(chosen), list(PRESETS))}")
         values: dict[str, dict[str, Any]] = {kind.section: {} for kind in _KINDS}
         for name, value in PRESETS[chosen].items():

@@ -484,10 +484,12 @@ class Recommender:
         if isinstance(network, AdditiveNetwork):
             known = Sequences.from_log(log, self.vocabulary.with_users_of(log))
             network = at_moment(network, known, self.moment)
-        return Recommender(
+        other = Recommender(
             network, self.vocabulary, self.histories, self.options, self.titles, self.record,
             self.moment,
         )  # fmt: skip
+        other._waiting = list(self._waiting)
+        return other
 
     # Reasons
 

@@ -235,8 +235,11 @@ def print_tuning(screen: Console, result: TuneResult) -> None:
         if trial.reason:
             screen.print(f"trial {trial.number} failed: {trial.reason}", style="dim",
                          highlight=False, markup=False, soft_wrap=True)  # fmt: skip
-    first, best = result.trials[0], result.best
-    if best is not None and first.figure is not None:
+    best = result.best
+    if best is None:
+        return
+    first = result.trials[0]
+    if first.figure is not None:
         screen.print(
             f"{result.metric} on validation: {first.figure:.4f} with the options as they were, "
             f"{best.figure:.4f} with those of trial {best.number}",

@@ -166,7 +166,7 @@ class Study:
         check_folder(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.folder)
+            self._lock = alone_in(self.folder)
             self._study = self._open(optuna)
             self._claim(dict(first))
         except OSError as error:
@@ -283,8 +283,14 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def _lock(folder: Path) -> Any:
-    """Keep other processes out, for as long as this one lives."""
+def alone_in(folder: Path) -> Any:
+    """Keep other processes out until the lock is released, at the end of a ``with`` or by name.
+
+    Raises
+    ------
+    RequestError
+        Another process is there.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / _LOCK)

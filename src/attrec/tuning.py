@@ -31,6 +31,7 @@ from attrec.data.items import Items
 from attrec.data.splits import Split, split_log
 from attrec.errors import (
     ConfigError,
+    DataError,
     InterruptedTraining,
     MemoryNeededError,
     RequestError,
@@ -44,6 +45,7 @@ from attrec.study import (
     Running,
     Study,
     Trial,
+    alone_in,
     best_of,
     check_folder,
     need_optuna,
@@ -164,7 +166,7 @@ def tune(
     told = as_listener(listener)
     with torch_threads(base.train.threads), told_the_end(told):
         told.phase("splitting")
-        given = None if test is None else as_log(test, base.data)
+        given = None if test is None else as_log(test, base.data.uncut())
         split = split_log(as_log(log, base.data), base.protocol, given).without_test()
         told.begin(base, described(split))
         known = as_items(items)
@@ -229,13 +231,16 @@ def remove_tuning(folder: str | Path) -> None:
     ------
     ArtifactError
         The folder holds something else.
+    RequestError
+        Another process searches there.
     """
     path = Path(folder)
     check_folder(path)
     if path.exists():
-        remove_artifact(path / CHECKPOINT_FOLDER, CHECKPOINT)
-        for name in (*STUDY_FILES, BEST, TABLE, PICTURE):
-            (path / name).unlink(missing_ok=True)
+        with alone_in(path):
+            remove_artifact(path / CHECKPOINT_FOLDER, CHECKPOINT)
+            for name in (BEST, TABLE, PICTURE, *STUDY_FILES):
+                (path / name).unlink(missing_ok=True)
 
 
 class _Budget:
@@ -336,6 +341,10 @@ class _Search:
             ending = "pruned"
         except (ConfigError, MemoryNeededError, TrainingError) as error:
             # These values do not go together, or not on this machine: others may.
+            ending, reason = "failed", str(error)
+        except DataError as error:
+            if running.number == 0:
+                raise  # the log is too small for the options as they are
             ending, reason = "failed", str(error)
         except InterruptedTraining:
             running.end("stopped")

@@ -8,7 +8,7 @@ new item never define each other. The popularity of the moment is reckoned anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -146,8 +146,7 @@ def update(
     room = recommender.record.get("room") if room is None else room
     _check_room(untaken, room)
     if not isinstance(log, InteractionLog):
-        uncut = replace(recommender.options.data, min_user_events=1, min_item_events=1)
-        log = read_interactions(log, config=uncut)
+        log = read_interactions(log, config=recommender.options.data.uncut())
     waiting = recommender.waiting
     before = recommender.vocabulary
     vocabulary = before.with_users_of(log).with_items_of(log)

@@ -61,6 +61,12 @@ def test_a_log_without_times_and_a_split_that_cannot_be():
     )
 
 
+def test_a_time_of_no_year_is_told_as_it_is():
+    log = InteractionLog.from_columns([1, 1, 2], [5, 6, 5], [-9e10, START, 1e20])
+    found = inspect_log(log, ProtocolConfig())
+    assert (found.first, found.last) == ("-90000000000 s", "100000000000000000000 s")
+
+
 def test_the_picture_and_the_command(tmp_path, monkeypatch, capsys):
     log = attrec.simulate("mixed", num_users=80, num_items=40, events_per_user=20, seed=2)
     path = tmp_path / "log.csv"

@@ -102,3 +102,26 @@ def test_concatenate_refuses_what_does_not_fit():
     with pytest.raises(DataError, match="one of the two logs has timestamps"):
         concatenate(log, untimed)
     assert concatenate(untimed, untimed).timestamps is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (([1.0, 2.0], [1, 2]), r"users\[0\] is 1.0, of type float"),
+        (([1, 2], ["a", None]), r"items\[1\] is None, of type NoneType"),
+        (([True, False], [1, 2]), r"users\[0\] is True, of type bool"),
+        ((np.array([1, "b"], dtype=object), [1, 2]), r"users\[1\] is 'b', of type str"),
+        (([1, 2], [1, 2], [5, np.nan]), r"timestamps\[1\] is nan; give numbers"),
+        (([1, 2], [1, 2], [-np.inf, 5]), r"timestamps\[0\] is -inf"),
+    ],
+)
+def test_what_could_not_be_kept_is_refused(columns, said):
+    with pytest.raises(DataError, match=said):
+        InteractionLog.from_columns(*columns)
+
+
+def test_a_column_of_objects_may_hold_whole_numbers():
+    log = InteractionLog.from_columns(np.array([3, 1], dtype=object), ["a", "b"])
+    assert log.user_ids.dtype == np.int64
+    assert log.user_ids[log.user_codes].tolist() == [3, 1]
+    assert len(InteractionLog.from_columns([], [], [])) == 0

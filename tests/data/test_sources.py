@@ -194,9 +194,10 @@ def test_large_logs_are_kept_and_reused_until_a_source_changes(tmp_path, monkeyp
     path.write_text(CSV)
     assert "encoded earlier" not in read_interactions(path).notes[-1]
     assert len(list((tmp_path / "cache" / "logs").iterdir())) == before
-    for kept in (tmp_path / "cache" / "logs").glob("*/user-codes.npy"):
-        kept.write_bytes(b"not numpy")
-    assert events(read_interactions(path)) == ROWS
+    for damage in (b"not numpy", b""):
+        for kept in (tmp_path / "cache" / "logs").glob("*/user-codes.npy"):
+            kept.write_bytes(damage)
+        assert events(read_interactions(path)) == ROWS
 
     def full(*_):
         raise OSError(28, "No space left on device")

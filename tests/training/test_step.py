@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.paper import paper_model, paper_training
 
+from attrec.config import Options
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
+from attrec.errors import CheckpointError
 from attrec.model.network import AttRecNetwork
 from attrec.native.library import available
 from attrec.training.choice import make_step
@@ -294,3 +296,17 @@ def test_row_adagrad_is_pytorchs():
 def test_clipping_by_hand():
     rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
     assert clip_rows(rows).flatten().tolist() == pytest.approx([0.6, 0.8, 0.3, 0.4, 0, 0])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_state_of_another_kind_of_device_is_taken_where_nothing_was_drawn(dropout):
+    options = Options.of("paper-sparse", embedding_dim=4, dropout=dropout)
+    step = PlainStep(AttRecNetwork(options.model, M, N), options.train)
+    accumulators, generator = step.state()
+    kept = {name: value + 1.0 for name, value in accumulators.items()}
+    if dropout:
+        with pytest.raises(CheckpointError, match="another kind of device than cpu"):
+            step.load_state(kept, generator[:16])
+    else:
+        step.load_state(kept, generator[:16])
+        assert all(torch.equal(step.state()[0][name], value) for name, value in kept.items())

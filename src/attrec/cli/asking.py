@@ -102,12 +102,11 @@ def recommend(
     }
     asked = [vocabulary.parse_user(text) for text in users or []]
     taken = listed_items("--history", history, vocabulary)
-    if log is not None and (asked or everybody or taken is not None):
-        raise RequestError(
-            "--log brings its users and histories; leave out users, --all, --history"
-        )
-    if as_of_log and log is None:
-        raise RequestError("--as-of-log speaks of a log; give it with --log LOG")
+    named = bool(asked) or taken is not None
+    _check_whom(log, named=named, everybody=everybody, as_of_log=as_of_log)
+    if strength != DEFAULT_STRENGTH and not (like or unlike):
+        raise RequestError("--strength is of --like and --unlike; give one of them with it")
+    _check_output(out, for_spreadsheets=for_spreadsheets, as_json=as_json)
     whole = everybody or log is not None or out is not None
     several = whole or together or len(asked) > 1
     if several and (like or unlike):
@@ -132,7 +131,9 @@ def recommend(
             )
         if not asked and not everybody and log is None:
             raise RequestError("say whom to recommend to: name users, or give --all or --log")
-        given = None if log is None else read_source(log, None, served.options.data)[0]
+        # As of LOG is as the model's own log was, k-core and all.
+        reading = served.options.data if as_of_log else served.options.data.uncut()
+        given = None if log is None else read_source(log, None, reading)[0]
         if as_of_log and given is not None:
             served = served.as_of(given)
         table = served.recommend_batch(asked or None, log=given, **limits)
@@ -147,6 +148,24 @@ def recommend(
     else:
         user = asked[0] if asked else None
         _answer_one(served, user, taken, {**critique, **limits}, as_json=as_json)
+
+
+def _check_whom(log: str | None, *, named: bool, everybody: bool, as_of_log: bool) -> None:
+    if log is not None and (named or everybody):
+        raise RequestError(
+            "--log brings its users and histories; leave out users, --all, --history"
+        )
+    if named and everybody:
+        raise RequestError("--all answers everybody; leave out users and --history, or --all")
+    if as_of_log and log is None:
+        raise RequestError("--as-of-log speaks of a log; give it with --log LOG")
+
+
+def _check_output(out: Path | None, *, for_spreadsheets: bool, as_json: bool) -> None:
+    if for_spreadsheets and (out is None or out.suffix.lower() != ".csv"):
+        raise RequestError("--for-spreadsheets is for a .csv file; name one with --out")
+    if as_json and out is not None:
+        raise RequestError("--json prints and --out writes a file; leave out one of them")
 
 
 def _answer_one(

@@ -79,16 +79,16 @@ def train(
     timed = OFF if profile is None else Profile()
     screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
-    check_target(out)
-    if fresh:
-        remove_artifact(kept, CHECKPOINT)
-    check_target(kept, CHECKPOINT)
-    if profile is not None and (profile.is_dir() or not profile.parent.is_dir()):
-        raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
+    if not fresh:
+        check_target(kept, CHECKPOINT)
+    _check_places(out, kept, profile)
     keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
         events, known, given, reading = _read(log, items, test, options.data)
     print_log(screen, events)
+    if fresh:
+        remove_artifact(kept, CHECKPOINT)
+        check_target(kept, CHECKPOINT)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
         ConsoleListener(screen, wish) as listener,
@@ -124,6 +124,16 @@ def train(
     someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
     screen.print(f"  attrec recommend {folder} {someone}", highlight=False, soft_wrap=True)
     screen.print(f"  attrec info {folder}", highlight=False, soft_wrap=True)
+
+
+def _check_places(out: Path, kept: Path, profile: Path | None) -> None:
+    from attrec.artifact import check_target
+
+    if out.resolve() == kept.resolve():
+        raise RequestError(f"{out}: --out and --checkpoint are one folder; give each its own")
+    check_target(out)
+    if profile is not None and (profile.is_dir() or not profile.parent.is_dir()):
+        raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
 
 
 @app.command()
@@ -164,12 +174,12 @@ def tune(
 
     options = Options.of(preset, config, **overrides)
     screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
-    if fresh:
-        remove_tuning(out)
     check_search(options, folder=out, trials=trials, seconds=seconds, search=search,
                  config_file=config, overrides=overrides)  # fmt: skip
     events, known, given, _ = _read(log, items, test, options.data)
     print_log(screen, events)
+    if fresh:
+        remove_tuning(out)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
         ConsoleTuningListener(screen, wish) as listener,
@@ -217,7 +227,7 @@ def evaluate(
 
     served = Recommender.load(model)
     config = served.options.with_(**overrides).data
-    given = None if test is None else read_source(str(test), None, config)[0]
+    given = None if test is None else read_source(str(test), None, config.uncut())[0]
     events, _ = read_source(log, None, config)
     found = judge(served, events, test=given, compare=compare, **overrides)
     if as_json:
@@ -235,7 +245,7 @@ def _read(
     """Read a log, the item file and the test file where there are some; tell the seconds, too."""
     began = time.perf_counter()
     events, known = read_source(log, items, config)
-    given = None if test is None else read_source(str(test), None, config)[0]
+    given = None if test is None else read_source(str(test), None, config.uncut())[0]
     return events, known, given, time.perf_counter() - began
 
 

@@ -214,4 +214,8 @@ def _quantiles(values: npt.NDArray[np.int64]) -> dict[str, int]:
 
 
 def _date(times: Any, which: Any) -> str:
-    return datetime.fromtimestamp(float(which(times)), UTC).strftime("%Y-%m-%d")
+    seconds = float(which(times))
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+    except (ValueError, OverflowError, OSError):  # of no year from 1 to 9999
+        return f"{seconds:.0f} s"

@@ -84,20 +84,31 @@ class InteractionLog:
     ) -> InteractionLog:
         """Build a log from three columns of equal length (ids: integers or strings).
 
+        Raises
+        ------
+        DataError
+            The columns differ in length, an id is neither an integer nor a string (a float, as a
+            table makes of integers with a gap among them), or a time is not finite.
+
         Examples
         --------
         >>> log = InteractionLog.from_columns(["a", "b", "a"], [7, 7, 9], [1, 2, 3])
         >>> log.num_users, log.num_items, len(log)
         (2, 2, 3)
         """
-        user_ids, user_codes = _distinct(users)
-        item_ids, item_codes = _distinct(items)
+        user_ids, user_codes = _distinct(users, f"{source}: users")
+        item_ids, item_codes = _distinct(items, f"{source}: items")
         times = None if timestamps is None else np.asarray(timestamps, dtype=np.float64)
         if len(user_codes) != len(item_codes) or (times is not None and len(times) != len(items)):
             raise DataError(
                 f"{source}: the columns have {len(user_codes)} users, {len(item_codes)} items and "
                 f"{len(item_codes) if times is None else len(times)} timestamps; "
                 "give columns of equal length"
+            )
+        if times is not None and not np.isfinite(times).all():
+            row = int(np.flatnonzero(~np.isfinite(times))[0])
+            raise DataError(
+                f"{source}: timestamps[{row}] is {times[row]}; give numbers, or leave the row out"
             )
         return cls(user_ids, item_ids, user_codes, item_codes, times, source)
 
@@ -193,14 +204,32 @@ def concatenate(first: InteractionLog, second: InteractionLog) -> InteractionLog
     )
 
 
-def _distinct(ids: Sequence[Any] | IdArray) -> tuple[IdArray, npt.NDArray[np.int32]]:
-    values = np.asarray(ids)
-    if values.dtype.kind in "US":
-        values = values.astype(object)
-    elif values.dtype.kind in "iu":
-        values = values.astype(np.int64)
-    table, codes = np.unique(values, return_inverse=True)
+def _distinct(ids: Sequence[Any] | IdArray, place: str) -> tuple[IdArray, npt.NDArray[np.int32]]:
+    table, codes = np.unique(_ids(ids, place), return_inverse=True)
     return table, codes.astype(np.int32)
+
+
+def _ids(ids: Sequence[Any] | IdArray, place: str) -> IdArray:
+    values = np.asarray(ids)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    found = values.astype(object)
+    if values.dtype.kind == "U" or len(found) == 0:
+        return found
+    kinds = ["str" if isinstance(one, str) else _kind(one) for one in found.tolist()]
+    wanted = kinds[0] if kinds[0] in ("str", "int") else "an integer or a string"
+    row = next((row for row, kind in enumerate(kinds) if kind != wanted), None)
+    if row is None:
+        return found if wanted == "str" else found.astype(np.int64)
+    raise DataError(
+        f"{place}[{row}] is {found[row]!r}, of type {type(found[row]).__name__}; give ids that are "
+        "all integers or all strings, and leave out rows without one"
+    )
+
+
+def _kind(one: Any) -> str:
+    is_whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
+    return "int" if is_whole else type(one).__name__
 
 
 def _merge(

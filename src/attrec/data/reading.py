@@ -27,7 +27,7 @@ from attrec.data.interactions import InteractionLog
 from attrec.data.locations import Location, find_files, literal
 from attrec.data.store import LogStore
 from attrec.data.text_files import FORMATS, TextFile, open_text, sniff_format
-from attrec.errors import DataError, MissingExtraError
+from attrec.errors import DataError, MissingExtraError, RequestError
 
 _JSON_HEAD = 1000
 """Lines of JSON whose keys are taken for the columns."""
@@ -125,8 +125,19 @@ def write_csv(log: InteractionLog, path: str | Path) -> None:
     """Write a log as CSV with the header ``user_id,item_id,timestamp``, whole or not at all.
 
     A log without times has no ``timestamp`` column. Whole numbers are written without a point.
+
+    Raises
+    ------
+    RequestError
+        The file cannot be written.
     """
-    target = Path(path)
+    try:
+        _write_csv(log, Path(path))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_csv(log: InteractionLog, target: Path) -> None:
     names = ["user_id", "item_id"] + (["timestamp"] if log.timestamps is not None else [])
     descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

@@ -67,7 +67,7 @@ def simulate(
     Raises
     ------
     RequestError
-        The kind is unknown, or a size is too small for it.
+        The kind is unknown, a size is too small for it, or the seed is below 0.
 
     Examples
     --------
@@ -83,6 +83,8 @@ def simulate(
             f"users = {num_users}, items = {num_items}, events_per_user = {events_per_user}: a "
             f"{kind} log needs at least 1 user, {smallest} items and 1 event a user"
         )
+    if seed < 0:
+        raise RequestError(f"seed = {seed} is below 0; give a whole number from 0")
     rng = np.random.default_rng(seed)
     items = _KINDS[kind](rng, num_users, num_items, events_per_user)
     users = np.repeat(np.arange(num_users), events_per_user)

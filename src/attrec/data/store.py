@@ -64,7 +64,7 @@ class LogStore:
             codes = [self._map(f"{role}-codes") for role in ("user", "item")]
             ids = [self._ids(role, record["kinds"][role]) for role in ("user", "item")]
             times = self._map("times") if record["timed"] else None
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError):
             return None
         steps = tuple(
             CleaningStep(**{**step, "examples": tuple(step["examples"])})

@@ -14,6 +14,7 @@ from torch.nn.functional import embedding_bag
 from attrec.config import TrainConfig
 from attrec.data.sequences import Sequences
 from attrec.data.sorting import stable_sort
+from attrec.errors import CheckpointError
 from attrec.model.attention import attention_weights, intent_shares
 from attrec.model.distance import joint_distance
 from attrec.model.loss import hinge_terms, l2_penalty, pair_mask
@@ -114,10 +115,22 @@ class Step:
         return accumulators, self.generator.get_state()
 
     def load_state(self, accumulators: Mapping[str, torch.Tensor], generator: torch.Tensor) -> None:
-        """Take what `state` returned."""
+        """Take what `state` returned.
+
+        Raises
+        ------
+        CheckpointError
+            There is dropout, and it was drawn on another kind of device.
+        """
         for name, each in self.optimizers.items():
             each.accumulator.copy_(accumulators[name])
-        self.generator.set_state(generator)
+        if generator.shape == self.generator.get_state().shape:
+            self.generator.set_state(generator)
+        elif self.network.config.dropout > 0.0:
+            raise CheckpointError(
+                "the checkpoint's dropout was drawn on another kind of device than "
+                f"{self.generator.device}; go on with that device, or start again with --fresh"
+            )
 
     def _dropout_mask(self, windows: torch.Tensor) -> torch.Tensor | None:
         """(B, L, d) factors 0 or 1 / (1 - p) of Q' = K', or None without dropout."""
