@@ -120,7 +120,9 @@ def accuracy_page() -> str:
     """Make the accuracy page from the result files."""
     lines = ["# Accuracy", "", _intro("accuracy.md"), ""]
     found = sorted(rows("accuracy"), key=lambda row: not row["row"].endswith(".accurate"))
-    lines += [*_accuracy_summary(found), *same_figures(), *cold_items(), "# Row by row", ""]
+    lines += _accuracy_summary(found)
+    lines += [(DOCS / "accuracy.words.md").read_text(encoding="utf-8")]
+    lines += [*same_figures(), *cold_items(), "# Row by row", ""]
     for row in found:
         cost, data = row["cost"], row["data"]
         lines += [f"## {row['row']}", "", f"{row['protocol']}.", ""]
@@ -133,7 +135,7 @@ def accuracy_page() -> str:
             "",
             f"{data['users']:,} users, {data['items']:,} items, {data['events']:,} events; "
             f"seeds {', '.join(map(str, row['seeds']))}, "
-            f"best epochs {', '.join(map(str, cost['epochs']))}; "
+            f"best epochs {', '.join(map(str, cost['epochs']))}{_moments(row)}; "
             f"{cost['train_seconds']:.0f} s a seed for both trainings on {cost['threads']} thread "
             f"of {row['machine']['processor']}; {row['date']}, commit `{row['commit']}`. "
             f"{measured_before(_changed(row))}"
@@ -141,6 +143,17 @@ def accuracy_page() -> str:
             "",
         ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _moments(row: dict[str, Any]) -> str:
+    """Say after how many trainings validation chose a popularity of the moment."""
+    if not any(row.get("recent_popularity", [])):
+        return ""
+    # A choice is a point more on the curve, after the last epoch's.
+    chosen = sum(
+        len(curve) > 1 and curve[-1]["epoch"] == curve[-2]["epoch"] for curve in row["curve"]
+    )
+    return f"; a popularity of the moment chosen after {chosen} of {len(row['curve'])} trainings"
 
 
 def _given(row: str) -> str:
@@ -366,15 +379,15 @@ def _intro(name: str) -> str:
         "errors.md": "Each row was made to happen, and this is what the command line answered: one "
         "sentence with place, value, expectation and remedy, nothing lost, nothing half-written. "
         "Made by `make docs` from tests/bad_inputs.py; the tests hold every row.",
-        "accuracy.md": "What the presets reach, with 95 % intervals over users. Every "
-        "option was chosen on validation, never by the test part; a row is measured anew when an "
-        "option changes, and its older figures are in the history of its file. “not retrained” is "
+        "accuracy.md": "What the presets reach, with 95 % intervals over users. Options "
+        "were chosen on validation; [decision 16](decisions/016-accurate-preset.md) tells every "
+        "look at the test part. A row is measured anew when an option changes, and its older "
+        "figures are in the history of its file. “not retrained” is "
         "trained on the training part alone: the one to compare with published figures whose "
         "training saw no validation events (their authors seldom say; HSTU's code trains on them). "
         "A star: the paired difference of the first row from this one excludes zero. What earns "
-        "each part of the accurate preset, and what did not work: [decision 16]"
-        "(decisions/016-accurate-preset.md); of the paper's: [ablations](ablations.md), "
-        "[decision 4](decisions/004-presets.md).",
+        "each part of the accurate preset: [ablations](ablations.md) and decision 16; of the "
+        "paper's: the same page, [decision 4](decisions/004-presets.md).",
         "ablations.md": "A preset with one thing changed, one seed. In parentheses the paired "
         "difference from the preset; a star where its 95 % interval excludes zero. The accurate "
         "preset is judged on the validation part, where its options were chosen: each one was "

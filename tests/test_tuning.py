@@ -21,6 +21,7 @@ from attrec.data.reading import write_csv
 from attrec.errors import (
     ArtifactError,
     ConfigError,
+    DataError,
     InterruptedTraining,
     MissingExtraError,
     RequestError,
@@ -530,3 +531,5 @@ def test_values_for_which_the_log_is_too_small_fail_their_trial(tmp_path):
     assert {trial.values["num_targets"] for trial in failed} <= {6, 7}
     assert failed
     assert found.best is not None
+    with pytest.raises(DataError, match="lower num_targets or give more data"):
+        search(few, tmp_path / "fewer", search=["margin"], num_targets=7)

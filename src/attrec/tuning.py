@@ -343,7 +343,7 @@ class _Search:
             # These values do not go together, or not on this machine: others may.
             ending, reason = "failed", str(error)
         except DataError as error:
-            if running.number == 0:
+            if running.number == 1:
                 raise  # the log is too small for the options as they are
             ending, reason = "failed", str(error)
         except InterruptedTraining:

@@ -79,9 +79,9 @@ def train(
     timed = OFF if profile is None else Profile()
     screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
+    _check_places(out, kept, profile)
     if not fresh:
         check_target(kept, CHECKPOINT)
-    _check_places(out, kept, profile)
     keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
         events, known, given, reading = _read(log, items, test, options.data)
