@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import time
+import tomllib
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -16,6 +18,7 @@ from attrec.config import option_specs
 from attrec.data.reading import write_csv
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 FAST = [
     "--embedding-dim",
     "8",
@@ -488,7 +491,11 @@ def test_info_and_doctor(run, files):
     code, out, _ = run("doctor")
     assert code == 0
     assert "training" in out
-    assert "works" in json.loads(run("doctor", "--json")[1])["training"]
+    found = json.loads(run("doctor", "--json")[1])
+    assert "works" in found["training"]
+    declared = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    extras = {f"extra {name}" for name in declared["optional-dependencies"]} - {"extra dev"}
+    assert extras == {name for name in found if name.startswith("extra ")}
 
 
 def test_the_demo_is_a_command(run, tmp_path, monkeypatch):

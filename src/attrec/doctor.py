@@ -17,6 +17,8 @@ from attrec.native.library import kernels_in_words
 
 EXTRAS = {
     "frames": ("pandas", "polars", "pyarrow"),
+    "sql": ("adbc_driver_postgresql", "adbc_driver_sqlite", "pyarrow"),
+    "vectors": ("faiss", "pyarrow"),
     "tune": ("optuna", "filelock"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
