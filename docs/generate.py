@@ -242,14 +242,22 @@ def ablations_page() -> str:
             name = row["row"].split(".", 1)[1]
             lines.append(f"| {name} | {' | '.join(cells)} | {row['cost']['best_epoch']} |")
         lines += [""]
+        declared = _family(family)
+        there = {row["row"].split(".", 1)[1] for row in variants}
+        absent = [name for name in {**declared.variants, **declared.networks} if name not in there]
+        if absent:
+            lines += [f"Not measured yet: {', '.join(absent)}.", ""]
     words = DOCS / "ablations.words.md"
     return "\n".join([*lines, words.read_text(encoding="utf-8") if words.exists() else ""])
 
 
 def _changed_variant(row: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     log, name = row["row"].split(".", 1)
-    family = next(one for one in ablations.FAMILIES if one.name == row["family"])
-    return changed_options(row, ablations.options_of(family, log, name))
+    return changed_options(row, ablations.options_of(_family(row["family"]), log, name))
+
+
+def _family(name: str) -> ablations.Family:
+    return next(one for one in ablations.FAMILIES if one.name == name)
 
 
 def errors_page() -> str:

@@ -415,7 +415,7 @@ def falls_behind(figures, finished):
     for epoch, figure in enumerate(figures, start=1):
         best = max(best, figure)
         others = [max(other[:epoch]) for other in finished if len(other) >= epoch]
-        if epoch >= 12 and len(others) >= 5 and best < np.median(others):
+        if epoch >= 8 and len(others) >= 5 and best < np.median(others):
             return epoch
     return None
 

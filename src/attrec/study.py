@@ -22,7 +22,7 @@ STUDY = "study.db"
 _LOCK = "study.lock"
 STUDY_FILES = (STUDY, f"{STUDY}-journal", _LOCK)
 _NAME = "attrec"
-_WARMUP_EPOCHS = 12
+_WARMUP_EPOCHS = 8
 """The first epoch at which a trial may be pruned."""
 _FINISHED_BEFORE_PRUNING = 5
 """Trials that have to have finished, and to have reached an epoch, before one is pruned at it."""
