@@ -405,7 +405,9 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     assert "Best floor of this run: floor" in text
     cost = {
         "train_seconds": 100.0, "epochs": [1, 2], "peak_memory_bytes": 7e9,
-        "trained": [{"machine": {"processor": "a Z80"}}],
+        "trained": [
+            {"machine": {"processor": "a Z80"}, "date": "1976-07-01", "commit": "first"}
+        ],
     }  # fmt: skip
     beside = measured("walks.leave-last-out.good")["attrec"]["config"]
     results.write_row("accuracy", rows[0].attrec, {"config": beside, "cost": cost})
