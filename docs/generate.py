@@ -242,9 +242,8 @@ def ablations_page() -> str:
             name = row["row"].split(".", 1)[1]
             lines.append(f"| {name} | {' | '.join(cells)} | {row['cost']['best_epoch']} |")
         lines += [""]
-        declared = _family(family)
         there = {row["row"].split(".", 1)[1] for row in variants}
-        absent = [name for name in {**declared.variants, **declared.networks} if name not in there]
+        absent = [name for name in _family(family).rows if name not in there]
         if absent:
             lines += [f"Not measured yet: {', '.join(absent)}.", ""]
     words = DOCS / "ablations.words.md"

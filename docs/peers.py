@@ -271,7 +271,7 @@ def _times(found: Mapping[str, Found]) -> list[str]:
         f"{name} ({', '.join(sorted(whens))})"
         for name, whens in _machines(row["trained"] for row in found.values()).items()
     )
-    of_attrec = f", AttRec on one of {' and '.join(sorted(machines_of_attrec))}"
+    names = " and ".join(sorted(machines_of_attrec))
     return [
         *table(
             ("peer", "its best validation NDCG@10", "epoch", "seconds to it",
@@ -282,7 +282,7 @@ def _times(found: Mapping[str, Found]) -> list[str]:
         ),
         "",
         f"Peers on {any_row['cost']['threads']} thread of {machines}"
-        f"{of_attrec if machines_of_attrec else ''}. "
+        f"{f', AttRec on one of {names}' if names else ''}. "
         f"Again: `make bench-peers ROW=\"--again {any_row['row'].rsplit('.', 1)[0]}\"`.",
     ]  # fmt: skip
 

@@ -70,6 +70,11 @@ class Family:
     options: dict[str, dict[str, object]]
     judged_on: str = "test"
 
+    @property
+    def rows(self) -> list[str]:
+        """The variants, of whichever kind; the row that has nothing changed first."""
+        return list(dict.fromkeys([*self.variants, *self.networks]))
+
 
 # The popularity of the moment is added to a network, whichever it is. An epoch of MovieLens 1M
 # takes two minutes.
@@ -219,7 +224,7 @@ def main() -> None:
         f"{log}.{name}": (family, log, name)
         for family in FAMILIES
         for log in family.logs
-        for name in (*family.variants, *family.networks)
+        for name in family.rows
     }
     asked: Iterable[str] = sys.argv[1:]
     missing = [

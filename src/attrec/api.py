@@ -285,7 +285,7 @@ def fit(
         told.phase("splitting")
         with timed("reading"):
             events = as_log(log, chosen.data)
-            given = None if test is None else as_log(test, chosen.data.uncut())
+            given = as_test(test, chosen.data)
             known = as_items(items)
         with timed("splitting"):
             split = split_log(events, chosen.protocol, given)
@@ -402,7 +402,7 @@ def evaluate(
     """
     options = recommender.options.with_(**overrides)
     config = options.protocol
-    given = None if test is None else as_log(test, options.data.uncut())
+    given = as_test(test, options.data)
     split = split_log(as_log(log, options.data), config, given)
     vocabulary = recommender.vocabulary
     retrained = recommender.record.get("trained_on") != "train"
@@ -567,6 +567,11 @@ def as_log(source: InteractionLog | Any, config: DataConfig) -> InteractionLog:
     if isinstance(source, InteractionLog):
         return source
     return read_interactions(source, config=config)
+
+
+def as_test(source: InteractionLog | Any, config: DataConfig) -> InteractionLog | None:
+    """Return a given test part as a log, or None; the k-core is cut of the log beside it alone."""
+    return None if source is None else as_log(source, config.uncut())
 
 
 def as_items(source: Items | str | Path | None) -> Items | None:

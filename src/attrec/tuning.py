@@ -15,6 +15,7 @@ from attrec.api import (
     as_items,
     as_listener,
     as_log,
+    as_test,
     check_metric,
     described,
     identity_of,
@@ -166,7 +167,7 @@ def tune(
     told = as_listener(listener)
     with torch_threads(base.train.threads), told_the_end(told):
         told.phase("splitting")
-        given = None if test is None else as_log(test, base.data.uncut())
+        given = as_test(test, base.data)
         split = split_log(as_log(log, base.data), base.protocol, given).without_test()
         told.begin(base, described(split))
         known = as_items(items)

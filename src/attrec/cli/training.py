@@ -227,8 +227,7 @@ def evaluate(
 
     served = Recommender.load(model)
     config = served.options.with_(**overrides).data
-    given = None if test is None else read_source(str(test), None, config.uncut())[0]
-    events, _ = read_source(log, None, config)
+    events, _, given, _ = _read(log, None, test, config)
     found = judge(served, events, test=given, compare=compare, **overrides)
     if as_json:
         print_json(found.to_dict())

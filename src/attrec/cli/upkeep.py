@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,8 +47,8 @@ def update(
     check_target(target)
     served = Recommender.load(model)
     # New events alone are few: the k-core that the training log was cut to would leave none.
-    uncut = {"min_user_events": 1, "min_item_events": 1}
-    log, known = read_source(events, items, served.options.with_(**{**uncut, **overrides}).data)
+    uncut = replace(served.options, data=served.options.data.uncut())
+    log, known = read_source(events, items, uncut.with_(**overrides).data)
     found = take_in(served, log, items=known, untaken=untaken, room=room)
     found.recommender.save(target)
     if as_json:

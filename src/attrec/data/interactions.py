@@ -216,7 +216,7 @@ def _ids(ids: Sequence[Any] | IdArray, place: str) -> IdArray:
     found = values.astype(object)
     if values.dtype.kind == "U" or len(found) == 0:
         return found
-    kinds = ["str" if isinstance(one, str) else _kind(one) for one in found.tolist()]
+    kinds = [_kind(one) for one in found.tolist()]
     wanted = kinds[0] if kinds[0] in ("str", "int") else "an integer or a string"
     row = next((row for row, kind in enumerate(kinds) if kind != wanted), None)
     if row is None:
@@ -228,6 +228,8 @@ def _ids(ids: Sequence[Any] | IdArray, place: str) -> IdArray:
 
 
 def _kind(one: Any) -> str:
+    if isinstance(one, str):
+        return "str"
     is_whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
     return "int" if is_whole else type(one).__name__
 
