@@ -240,7 +240,7 @@ ACCURATE: dict[str, dict[str, object]] = {
     "dropout-0.3": {"dropout": 0.3},
     "temperature-0.07": {"temperature": 0.07},
     "no-weight-decay": {"weight_decay": 0.0},
-    "sampled-softmax": {"softmax_samples": 512},
+    "sampled-softmax": {"softmax_samples": 4096},
 }
 """Changes of the accurate preset by options of the product; a network may go with them."""
 

@@ -8,7 +8,7 @@
 """
 
 import attrec.threads  # noqa: F401 - first, before PyTorch
-from attrec.api import FitResult, Listener, evaluate, fit
+from attrec.api import FitResult, evaluate, fit
 from attrec.certified import CertifiedCache
 from attrec.config import ModelConfig, Options, ProtocolConfig, TrainConfig
 from attrec.data.datasets import fetch
@@ -19,6 +19,7 @@ from attrec.data.simulate import simulate
 from attrec.erasure import forget
 from attrec.errors import AttRecError
 from attrec.evaluation.evaluate import Evaluation
+from attrec.listeners import Listener
 from attrec.profiling import Profile
 from attrec.recommender import Recommender
 from attrec.study import TuningListener

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
 from attrec.calibration import CASES, Calibration, calibrate
-from attrec.config import DataConfig, Options, ProtocolConfig, option_specs
+from attrec.config import Options, ProtocolConfig, option_specs
 from attrec.data.cases import Cases, encode_cases, validation_events
 from attrec.data.features import ItemFeatures
+from attrec.data.given import as_items, as_log, as_test
 from attrec.data.interactions import IdArray, InteractionLog
-from attrec.data.items import Items, read_items
+from attrec.data.items import Items
 from attrec.data.merging import merge_events
 from attrec.data.ragged import Ragged
-from attrec.data.reading import read_interactions
 from attrec.data.sequences import Sequences, last_items
 from attrec.data.splits import HeldOut, Split, split_log
 from attrec.data.vocabulary import Vocabulary
@@ -32,6 +32,7 @@ from attrec.evaluation.evaluate import Evaluation, evaluate_systems
 from attrec.evaluation.metrics import MISSED, per_user
 from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
 from attrec.explain import attention_profile
+from attrec.listeners import Listener, as_listener, told_the_end
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network, make_network
 from attrec.model.prior import Attributes
@@ -39,108 +40,14 @@ from attrec.popularity import Moment, at_moment
 from attrec.profiling import OFF, Profile
 from attrec.recommender import Recommender
 from attrec.retrieval.vectors import NetworkScorer
-from attrec.training.checkpoint import Checkpointer, Epoch, FirstTraining, TrainingRun
+from attrec.training.checkpoint import Checkpointer, FirstTraining, TrainingRun
 from attrec.training.memory import check_memory
-from attrec.training.trainer import Progress, train
+from attrec.training.trainer import train
 
 PROFILE_WINDOWS = 5000
 """Windows that the training report reads the attention from."""
 
 WITHOUT_RETRAINING = "attrec, not retrained"
-
-
-class Listener:
-    """Told how a `fit` gets on; every method may be overridden, none has to be."""
-
-    def begin(self, options: Options, data: Mapping[str, Any]) -> None:
-        """Begin: all options, and the log's ``source``, sizes and ``fingerprint``."""
-
-    def phase(self, name: str) -> None:
-        """Begin a phase: splitting, training, retraining, judging."""
-
-    def progress(self, progress: Progress) -> None:
-        """Tell that a step was taken."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Tell that an epoch ended."""
-
-    def stop_requested(self) -> bool:
-        """Answer, after each step, whether the training shall save and stop."""
-        return False
-
-    def going_on(self, epoch: int, steps: int) -> None:
-        """Tell that a training goes on from its checkpoint."""
-
-    def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
-        """Tell the figures of the test part, and the epoch that validation chose."""
-
-    def end(self, error: BaseException | None) -> None:
-        """End, told in any case: ``error`` is what stopped it, or None."""
-
-
-class Listeners(Listener):
-    """Several listeners as one: each is told everything, in their order; any may stop."""
-
-    def __init__(self, listeners: Iterable[Listener]) -> None:
-        self.all = tuple(listeners)
-
-    def begin(self, options: Options, data: Mapping[str, Any]) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.begin(options, data)
-
-    def phase(self, name: str) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.phase(name)
-
-    def progress(self, progress: Progress) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.progress(progress)
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.epoch(epoch)
-
-    def stop_requested(self) -> bool:
-        """Ask all."""
-        return any(each.stop_requested() for each in self.all)
-
-    def going_on(self, epoch: int, steps: int) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.going_on(epoch, steps)
-
-    def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
-        """Pass it on."""
-        for each in self.all:
-            each.judged(evaluation, best_epoch)
-
-    def end(self, error: BaseException | None) -> None:
-        """Pass it on, to the others too where one fails."""
-        with ExitStack() as told:
-            for each in reversed(self.all):
-                told.callback(each.end, error)
-
-
-def as_listener(given: Listener | Iterable[Listener] | None) -> Listener:
-    """Return what was given as one listener."""
-    if given is None:
-        return Listener()
-    return given if isinstance(given, Listener) else Listeners(given)
-
-
-@contextmanager
-def told_the_end(listener: Listener) -> Iterator[None]:
-    """Tell a listener how the work inside ends."""
-    try:
-        yield
-    except BaseException as error:
-        listener.end(error)
-        raise
-    listener.end(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -560,23 +467,6 @@ def baselines(log: InteractionLog, vocabulary: Vocabulary) -> dict[str, Scorer]:
         "recent popularity": Popularity(recent_item_counts(log, vocabulary), counts),
         "Markov, first order": Markov(Sequences.from_log(log, vocabulary), counts),
     }
-
-
-def as_log(source: InteractionLog | Any, config: DataConfig) -> InteractionLog:
-    """Return ``source`` as a log; what is none yet is read and cleaned as ``config`` says."""
-    if isinstance(source, InteractionLog):
-        return source
-    return read_interactions(source, config=config)
-
-
-def as_test(source: InteractionLog | Any, config: DataConfig) -> InteractionLog | None:
-    """Return a given test part as a log, or None; the k-core is cut of the log beside it alone."""
-    return None if source is None else as_log(source, config.uncut())
-
-
-def as_items(source: Items | str | Path | None) -> Items | None:
-    """Return ``source`` as items; a path is read."""
-    return read_items(source) if isinstance(source, str | Path) else source
 
 
 def _validation_figures(

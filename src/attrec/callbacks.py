@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrec.api import Listener
 from attrec.config import Options, option_specs
 from attrec.errors import InterruptedTraining, MissingExtraError, RequestError
 from attrec.evaluation.evaluate import Evaluation
+from attrec.listeners import Listener
 from attrec.training.checkpoint import Epoch
 
 if TYPE_CHECKING:

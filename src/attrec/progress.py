@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from attrec.api import Listener
 from attrec.config import Space
+from attrec.listeners import Listener
 from attrec.study import Trial, TuningListener
 from attrec.training.checkpoint import Epoch
 from attrec.training.trainer import Progress

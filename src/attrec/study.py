@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from attrec.api import Listener, Listeners
 from attrec.config import Among, OptionSpec, Space, option_specs
 from attrec.errors import ArtifactError, MissingExtraError, RequestError
+from attrec.listeners import Listener, Listeners
 
 if TYPE_CHECKING:
     import optuna

@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from attrec.api import (
-    Listener,
-    as_items,
-    as_listener,
-    as_log,
-    as_test,
     check_metric,
     described,
     identity_of,
     item_features,
-    told_the_end,
     torch_device,
     torch_threads,
     train_on,
 )
 from attrec.artifact import CHECKPOINT, remove_artifact, write_whole
 from attrec.config import Options, Space, names_given
+from attrec.data.given import as_items, as_log, as_test
 from attrec.data.interactions import InteractionLog
 from attrec.data.items import Items
 from attrec.data.splits import Split, split_log
@@ -38,6 +33,7 @@ from attrec.errors import (
     RequestError,
     TrainingError,
 )
+from attrec.listeners import Listener, as_listener, told_the_end
 from attrec.report import draw_tuning
 from attrec.search import in_words, spaces_of
 from attrec.study import (
