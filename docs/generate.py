@@ -149,10 +149,7 @@ def _moments(row: dict[str, Any]) -> str:
     """Say after how many trainings validation chose a popularity of the moment."""
     if not any(row.get("recent_popularity", [])):
         return ""
-    # A choice is a point more on the curve, after the last epoch's.
-    chosen = sum(
-        len(curve) > 1 and curve[-1]["epoch"] == curve[-2]["epoch"] for curve in row["curve"]
-    )
+    chosen = sum(len(peers.of_the_network(curve)) < len(curve) for curve in row["curve"])
     return f"; a popularity of the moment chosen after {chosen} of {len(row['curve'])} trainings"
 
 

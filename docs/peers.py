@@ -22,6 +22,8 @@ LIMITS = (1 / 3, 1 / 10)
 """AttRec's shares of a peer's time to the same validation score: what must be, and the aim."""
 ELSEWHERE = "†"
 """Marks a verdict on seconds of two machines."""
+BY_THE_MOMENT = "‡"
+"""Marks seconds to a score that AttRec's network does not reach without a popularity."""
 
 HEAD = ("", *METRICS, *(f"AttRec − it, {name}" for name in SHOWN.values()), "marks")
 
@@ -63,7 +65,7 @@ def _head() -> list[str]:
     return [
         "# Beside other libraries",
         "",
-        "Each peer in an environment of its own, with settings from its own documentation and "
+        "Each library in an environment of its own, with settings from its own documentation and "
         "nothing tuned here (benchmarks/peers/rows.toml names the sources), one seed, one thread. "
         "All get the same split; a worker sees no test target. The epoch is chosen on validation "
         "NDCG@10 (full ranking, seen items left out; over after 10 epochs without a better one), "
@@ -73,14 +75,17 @@ def _head() -> list[str]:
         "cut” that the second did. The peers' lists of 50 go through what `attrec evaluate "
         "--compare` does, and differences are tested in pairs of users (a star: the 95 % interval "
         "excludes zero), like with like: retrained with retrained, not retrained with not "
-        "retrained. A peer that reaches "
+        "retrained. The intervals are over users: what another seed would change, of AttRec or of "
+        "the peer's one, is not in them. A peer that reaches "
         f"less than {ENOUGH:.0%} of a figure published of its model is marked “not "
         "reproduced”, and nothing is claimed over it. Published figures are marked as published; "
         "whether their trainings saw the validation events is their authors' choice. Of a peer "
         "without a published figure it cannot be told whether it was run as it should be. Seconds "
         "are of the clock, the judging of the epochs among them, on a machine that others use too; "
         "the share without the judging stands beside. "
-        f"{ELSEWHERE}: the peer's seconds are of another machine than AttRec's. Why so: "
+        f"{ELSEWHERE}: the peer's seconds are of another machine than AttRec's. "
+        f"{BY_THE_MOMENT}: it is the popularity of the moment, chosen on validation behind the "
+        "training, that reaches the score; the network alone does not. Why so: "
         "[decision 22](decisions/022-beside-other-libraries.md). `make bench-peers` measures what "
         "is missing.",
     ]
@@ -202,7 +207,7 @@ def _best(found: Mapping[str, Found]) -> list[str]:
         if said:
             without = claimed(row, not_retrained(name)) if kind == "peer" else ""
             without = f"; neither retrained: {without}" if without else ""
-            words += f"; AttRec − it: {said}{without}"
+            words += f"; AttRec − it: {said}{without}{_seed_by_seed(row, name)}"
         lines.append(f"{words}.")
     for peer, row in found.items():
         if row["reproduced"] is False:
@@ -218,6 +223,17 @@ def _best(found: Mapping[str, Found]) -> list[str]:
         if leads:
             lines.append(f"AttRec is behind {name}: {', '.join(leads)}.")
     return lines
+
+
+def _seed_by_seed(row: Found, name: str) -> str:
+    """Write AttRec's differences from a system for each of its seeds, where it has several."""
+    said = []
+    for metric, shown in SHOWN.items():
+        ours = row["systems"][ATTREC[0]][metric]["values"]
+        theirs = row["systems"][name][metric]["mean"]
+        if len(ours) > 1:
+            said.append(f"{shown} {', '.join(f'{one - theirs:+.4f}' for one in ours)}")
+    return f"; seed by seed: {'; '.join(said)}" if said else ""
 
 
 def ahead(row: Found, name: str) -> list[str]:
@@ -242,9 +258,11 @@ def _times(found: Mapping[str, Found]) -> list[str]:
     for peer, row in found.items():
         best, cost = row["best"], row["cost"]
         curves = [] if row["attrec"] is None else row["attrec"]["curves"]
+        by_network = [of_the_network(curve) for curve in curves]
         clock, training = (
             _to_the_same(
                 seconds_to(best[TARGET], curves, name),
+                seconds_to(best[TARGET], by_network, name),
                 best[name],
                 row["peer"]["floor"],
                 row["reproduced"],
@@ -301,13 +319,9 @@ def _times_of_attrec(of: Found | None, cost: Found | None) -> list[list[str]]:
     if of is None or cost is None:
         return []
     best = [max(curve, key=lambda point: point[TARGET]) for curve in of["curves"]]
-    # Of an epoch with two points the second has the choice of a popularity of the moment in it,
-    # which is no part of either training.
     first = [curve[-1]["wall_seconds"] for curve in of["curves"]]
-    trained = [
-        next(p["wall_seconds"] for p in curve if p["epoch"] == curve[-1]["epoch"])
-        for curve in of["curves"]
-    ]
+    # The choice of a popularity of the moment is no part of either training.
+    trained = [of_the_network(curve)[-1]["wall_seconds"] for curve in of["curves"]]
     return [
         [
             f"attrec, mean of {len(best)} seeds",
@@ -322,6 +336,12 @@ def _times_of_attrec(of: Found | None, cost: Found | None) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def of_the_network(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Leave out the point behind the last epoch: a popularity of the moment was chosen there."""
+    chosen = len(curve) > 1 and curve[-1]["epoch"] == curve[-2]["epoch"]
+    return curve[:-1] if chosen else curve
+
+
 def _cost_of_attrec(of: Found | None) -> Found | None:
     """Return what the AttRec beside a peer cost, where that is the one of the accuracy page."""
     found = (row for row in rows("accuracy") if of and row["row"] == of["row"])
@@ -330,6 +350,7 @@ def _cost_of_attrec(of: Found | None) -> Found | None:
 
 def _to_the_same(
     seconds: list[float | None],
+    by_network: list[float | None],
     peers: float,
     floor: bool,
     reproduced: bool | None,
@@ -338,7 +359,10 @@ def _to_the_same(
     """Write AttRec's seconds to the peer's best score, their mean share of it, and the verdicts."""
     if not seconds:
         return ["not measured yet", "", *("" for _ in LIMITS)]
-    words = ", ".join("not reached" if one is None else f"{one:,.0f}" for one in seconds)
+    words = ", ".join(
+        "not reached" if one is None else f"{one:,.0f}{'' if one == alone else f' {BY_THE_MOMENT}'}"
+        for one, alone in zip(seconds, by_network, strict=True)
+    )
     reached = [one for one in seconds if one is not None]
     if floor or len(reached) < len(seconds):
         return [words, "", *("" if floor else "no" for _ in LIMITS)]

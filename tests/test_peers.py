@@ -465,15 +465,32 @@ def test_the_page_says_in_what_attrec_is_behind(place, monkeypatch):
 
 
 def test_a_share_of_the_time_is_claimed_only_where_every_seed_came_there():
-    assert page._to_the_same([10.0, 20.0], 60.0, False, None) == ["10, 20", "0.25", "yes", "no"]
-    assert page._to_the_same([3.0], 60.0, False, None, False) == [
+    assert page._to_the_same([10.0, 20.0], [10.0, 20.0], 60.0, False, None) == [
+        "10, 20",
+        "0.25",
+        "yes",
+        "no",
+    ]
+    assert page._to_the_same([3.0], [3.0], 60.0, False, None, False) == [
         "3", "0.05", "yes †", "yes †"
     ]  # fmt: skip
-    assert page._to_the_same([30.0], 60.0, False, True) == ["30", "0.50", "no", "no"]
-    found = page._to_the_same([10.0, None], 60.0, False, None)
+    assert page._to_the_same([30.0], [30.0], 60.0, False, True) == ["30", "0.50", "no", "no"]
+    found = page._to_the_same([10.0, None], [10.0, None], 60.0, False, None)
     assert found == ["10, not reached", "", "no", "no"]
-    assert page._to_the_same([10.0], 60.0, False, False)[2:] == ["not reproduced"] * 2
-    assert page._to_the_same([], 60.0, False, None) == ["not measured yet", "", "", ""]
+    assert page._to_the_same([10.0], [10.0], 60.0, False, False)[2:] == ["not reproduced"] * 2
+    assert page._to_the_same([], [], 60.0, False, None) == ["not measured yet", "", "", ""]
+    by_the_moment = page._to_the_same([10.0, 20.0], [10.0, None], 60.0, False, None)
+    assert by_the_moment == ["10, 20 ‡", "0.25", "yes", "no"]
+
+
+def test_a_score_that_only_the_popularity_of_the_moment_reaches_is_marked():
+    first, second, chosen = (
+        {"epoch": epoch, "ndcg@10": value, "wall_seconds": 10.0 * number, "seconds": 1.0}
+        for number, (epoch, value) in enumerate([(1, 0.1), (2, 0.2), (2, 0.3)], start=1)
+    )
+    assert page.of_the_network([first, second, chosen]) == [first, second]
+    assert page.of_the_network([first, second]) == [first, second]
+    assert page.of_the_network([first]) == [first]
 
 
 def test_the_verdict_is_by_the_clock_with_the_judging(place, monkeypatch):
