@@ -50,14 +50,12 @@ def test_the_networks_change_what_they_say_and_learn_the_rest():
     assert torch.equal(network.maps, torch.eye(8).repeat(4, 1))
     network = trained("no-recency")
     assert not network.recency.any() and not network.blocks[0].recency.any()
-    network = trained("shared-table")
-    assert network.item_context is network.item_key
     lengths = trained("any-length").keys().norm(dim=1)
     assert lengths.max() > 1.1 * lengths.min()
     plain = trained("accurate")
     assert torch.allclose(plain.keys().norm(dim=1), torch.ones(40))
     assert not torch.equal(plain.maps, torch.eye(8).repeat(4, 1))
-    assert plain.recency.any() and plain.item_context is not plain.item_key
+    assert plain.recency.any()
     begun = {name: type_(Options.of("accurate", **SMALL).model, 0, 40)
              for name, type_ in ADDITIVE.items()}  # fmt: skip
     for name, network in begun.items():

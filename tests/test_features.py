@@ -134,19 +134,20 @@ def made(rows):
     return Attributes(4, flat, offsets, vectors)
 
 
-def network(rows):
-    config = ModelConfig(embedding_dim=6, window_length=5, heads=2, blocks=1)
+def network(rows, tied=True):
+    config = ModelConfig(embedding_dim=6, window_length=5, heads=2, blocks=1, tied_embeddings=tied)
     return AdditiveNetwork(config, 0, len(rows), attributes=made(rows), dtype=torch.float64)
 
 
 @torch.no_grad()
 @settings(max_examples=40)
-@given(attributes, st.data())
-def test_a_prior_is_the_sum_of_what_is_known(rows, data):
-    model = network(rows)
+@given(attributes, st.booleans(), st.data())
+def test_a_prior_is_the_sum_of_what_is_known(rows, tied, data):
+    model = network(rows, tied)
     for side in ("context", "key"):
-        table = getattr(model.prior, f"category_{side}")
-        mapped = getattr(model.prior, f"vector_{side}")
+        of = "key" if tied else side
+        table = getattr(model.prior, f"category_{of}")
+        mapped = getattr(model.prior, f"vector_{of}")
         expected = torch.stack(
             [
                 sum((table[c] for c in categories), torch.zeros(6, dtype=torch.float64))
@@ -165,7 +166,8 @@ def test_a_prior_is_the_sum_of_what_is_known(rows, data):
         torch.testing.assert_close(kept.rows(side), found[chosen.unique()])
         for mine, theirs in zip(twice.behind(len(rows))[1:], made(rows)[1:], strict=True):
             assert np.array_equal(mine, theirs)
-    torch.testing.assert_close(model.contexts(), model.item_context + model.prior.rows("context"))
+    table = model.item_key if tied else model.item_context
+    torch.testing.assert_close(model.contexts(), table + model.prior.rows("context"))
     whole = model.item_key + model.prior.rows("key")
     torch.testing.assert_close(model.keys(), whole / whole.norm(dim=1, keepdim=True))
 

@@ -194,14 +194,6 @@ class NoRecency(AdditiveNetwork):
             part.recency = nn.Parameter(torch.zeros_like(part.recency), requires_grad=False)
 
 
-class SharedTable(AdditiveNetwork):
-    """An item is the same as an event and as a candidate."""
-
-    def __init__(self, *given: Any, **more: Any) -> None:
-        super().__init__(*given, **more)
-        self.item_context = self.item_key
-
-
 class AnyLength(AdditiveNetwork):
     """Intents and keys are of the length they have; the distances are as wide as that makes them.
 
@@ -217,13 +209,13 @@ ADDITIVE: dict[str, type[AdditiveNetwork]] = {
     "any-length": AnyLength,
     "bare-values": BareValues,
     "no-recency": NoRecency,
-    "shared-table": SharedTable,
 }
 """Changes of the additive network."""
 
 ACCURATE: dict[str, dict[str, object]] = {
     "accurate": {},
     "any-length": {"temperature": 0.5},
+    "two-tables": {"tied_embeddings": False},
     "no-blocks": {"blocks": 0},
     "two-blocks": {"blocks": 2},
     "one-head": {"heads": 1},

@@ -193,6 +193,13 @@ class ModelConfig(Config):
         of="additive",
         search=Among((1, 2, 3)),
     )
+    tied_embeddings: bool = _option(
+        True,
+        "let an item have one row, as an event of a history and as a candidate; false gives it two",
+        of="additive",
+        search=Among((True, False)),
+        came_as=False,
+    )
     item_categories: str | None = _option(
         None,
         "columns of the item file that say what an item is, by commas; learnt as a prior of the "

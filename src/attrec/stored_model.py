@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attrec.artifact import Artifact
-from attrec.config import ModelConfig, Options
+from attrec.config import ModelConfig, Options, option_specs
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.ragged import Ragged
 from attrec.data.sequences import Sequences
@@ -122,11 +122,21 @@ _GONE = ("retrain_share",)
 def _as_of_today(options: Mapping[str, Any]) -> dict[str, Any]:
     """Read options that an earlier version wrote.
 
-    The paper's network has no name where there was no other; options of the training that are gone
-    since mean nothing to what was learnt.
+    The paper's network has no name where there was no other; what the network is by an option that
+    came since, it was by what that came as. Options of the training that are gone since mean
+    nothing to what was learnt.
     """
+    came = {
+        spec.name: spec.came_as
+        for spec in option_specs()
+        if spec.section == "model" and spec.came_as is not None
+    }
     train = {name: value for name, value in options["train"].items() if name not in _GONE}
-    return {**options, "model": {"architecture": "paper", **options["model"]}, "train": train}
+    return {
+        **options,
+        "model": {"architecture": "paper", **came, **options["model"]},
+        "train": train,
+    }
 
 
 def _network(config: ModelConfig, tables: Mapping[str, torch.Tensor]) -> Network:

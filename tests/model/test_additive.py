@@ -14,10 +14,10 @@ from attrec.model.additive import AdditiveNetwork
 N = 11
 
 
-def network(blocks=2, heads=2, dropout=0.0, seed=0):
+def network(blocks=2, heads=2, dropout=0.0, seed=0, tied=True):
     config = ModelConfig(
         architecture="additive", embedding_dim=6, window_length=8, heads=heads, blocks=blocks,
-        dropout=dropout,
+        dropout=dropout, tied_embeddings=tied,
     )  # fmt: skip
     model = AdditiveNetwork(config, 0, N, seed=seed, dtype=torch.float64).eval()
     with torch.no_grad():
@@ -46,7 +46,8 @@ def by_loops(model, history):
     """Compute m at every position of one history, one number at a time where it matters."""
     H, d = model.config.heads, model.config.embedding_dim
     c = d // H
-    x = [model.item_context[item] for item in history]
+    table = model.item_key if model.config.tied_embeddings else model.item_context
+    x = [table[item] for item in history]
     states = list(x)
     for block in model.blocks:
         rows = [norm(state, block.first) @ block.inputs for state in states]
@@ -97,9 +98,9 @@ histories = st.lists(
 
 @torch.no_grad()
 @settings(max_examples=25)
-@given(histories, st.integers(0, 2), st.sampled_from([1, 2, 3]))
-def test_it_computes_its_equations(lists, blocks, heads):
-    model = network(blocks, heads)
+@given(histories, st.integers(0, 2), st.sampled_from([1, 2, 3]), st.booleans())
+def test_it_computes_its_equations(lists, blocks, heads, tied):
+    model = network(blocks, heads, tied=tied)
     found = model.intents(*packed(lists))
     expected = [by_loops(model, history) for history in lists]
     torch.testing.assert_close(found, torch.cat([m for m, _ in expected]), rtol=1e-9, atol=1e-11)
@@ -180,13 +181,29 @@ def test_dropout_is_of_the_embeddings_alone(monkeypatch):
     assert torch.equal(model.intents(items, lengths), found)
 
 
+def test_an_item_has_one_row_unless_two_are_asked_for():
+    tied, apart = network(), network(tied=False)
+    names = {name for name, _ in apart.named_parameters()}
+    assert names - {name for name, _ in tied.named_parameters()} == {"item_context"}
+    chosen = torch.tensor([3, 0])
+    rows = tied.contexts(chosen)
+    torch.testing.assert_close(tied.keys(chosen), rows / rows.norm(dim=1, keepdim=True))
+    assert torch.equal(tied.contexts(), tied.item_key)
+    assert torch.equal(apart.contexts(), apart.item_context)
+    for model in (tied, apart):
+        fewer = model.keeping(torch.arange(0), chosen.sort().values)
+        assert torch.equal(fewer.contexts(), model.contexts()[[0, 3]])
+        assert torch.equal(fewer.keys(), model.keys()[[0, 3]])
+
+
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("lists", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3, 7], [4]]])
-def test_gradients_reach_every_parameter(lists):
-    model = network()
+def test_gradients_reach_every_parameter(lists, tied):
+    model = network(tied=tied)
     towards = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     (model.intents(*packed(lists)) @ towards).sum().backward()
     without = {name for name, value in model.named_parameters() if value.grad is None}
-    assert without == {"item_key"}
+    assert without == (set() if tied else {"item_key"})
     assert all(
         bool(value.grad.abs().sum() > 0)
         for name, value in model.named_parameters()

@@ -26,8 +26,8 @@ _LEAST = 1e-12
 class AdditiveNetwork(nn.Module):
     """Attention over the whole history that stays a sum over its events.
 
-    With x_j = item_context[j-th event], e_t a causal transformer's state at position t, and heads
-    h = 1 … H,
+    With x_j the row of the j-th event's item, e_t a causal transformer's state at position t, and
+    heads h = 1 … H,
 
         a^h_tj = softmax over j ≤ t of (Q_h e_t · K_h e_j / √(d/H) + r^h_(t−j)),
         m_t = Σ_j v_tj,   v_tj = w_tj / ‖Σ_j w_tj‖,   w_tj = Σ_h a^h_tj x_j R_h,
@@ -37,6 +37,10 @@ class AdditiveNetwork(nn.Module):
     weighted by attention that may look at everything. So the intent splits exactly over the events,
     ranking is a nearest-neighbour search over fixed keys, and nobody has a row of their own: a user
     unknown at training time gets what a known one with the same history gets.
+
+    An item has one row x_i, and its key k_i is that row's direction. Without ``tied_embeddings``
+    the key is the direction of a second row, so that an item as an event of a history and as a
+    candidate may be two things.
 
     After training an item may have an offset o_i ≥ 0 added to y_i, and items may come that were
     never trained, their keys k̂ of any length; see `lift`.
@@ -52,14 +56,14 @@ class AdditiveNetwork(nn.Module):
         Of the initialisation.
     dtype : torch.dtype
     attributes : Attributes, optional
-        Of the N items: `ItemPrior` then adds what they say to the rows of both sides.
+        Of the N items: `ItemPrior` then adds what they say to their rows.
 
     Attributes
     ----------
-    item_context : (N, d) parameter
-        What an item is as an event of a history, beside its prior.
     item_key : (N, d) parameter
-        What an item is as a candidate, beside its prior; k is the direction, see `keys`.
+        What an item is, beside its prior; k is the direction, see `keys`.
+    item_context : (N, d) parameter or None
+        What it is as an event of a history, where that is another row.
     start : (d,) buffer
         The intent of an empty history; see `settle`.
     offset : (N,) buffer, ≥ 0
@@ -93,14 +97,15 @@ class AdditiveNetwork(nn.Module):
             values = torch.empty(*shape, dtype=dtype)
             return nn.Parameter(values.normal_(0.0, std, generator=generator))
 
-        self.item_context = normal(num_items, d, std=0.1)
+        tied = config.tied_embeddings
+        self.item_context = None if tied else normal(num_items, d, std=0.1)
         self.item_key = normal(num_items, d, std=0.1)
         self.blocks = nn.ModuleList(_Block(config, normal) for _ in range(config.blocks))
         self.norm = _Norm(d, dtype)
         self.look = normal(d, 2 * d, std=1.0 / math.sqrt(d))
         self.recency = nn.Parameter(_decays(H, config.window_length).to(dtype))
         self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
-        self.prior = None if attributes is None else ItemPrior(attributes, d, normal)
+        self.prior = None if attributes is None else ItemPrior(attributes, d, normal, tied)
         self.register_buffer("start", torch.zeros(d, dtype=dtype))
         self.register_buffer("offset", torch.zeros(num_items, dtype=torch.float64))
         self.register_buffer("folded_context", torch.zeros(0, d, dtype=dtype))
@@ -155,7 +160,7 @@ class AdditiveNetwork(nn.Module):
         With ``dtype`` everything is computed in it (float64 when serving).
         """
         grid = _Grid.of(lengths)
-        x = self.contexts(items).to(dtype or self.item_context.dtype)
+        x = self.contexts(items).to(dtype or self.item_key.dtype)
         weights = self._weights(self._states(x, grid), grid, newest=True)
         attended = weights @ grid.spread(x)[:, None]
         return self.directed(attended.flatten(1) @ self.maps.to(x.dtype))
@@ -178,7 +183,7 @@ class AdditiveNetwork(nn.Module):
             v_j, whose sum is m.
         """
         grid = _Grid.of(torch.tensor([len(items)], device=items.device))
-        x = self.contexts(items).to(dtype or self.item_context.dtype)
+        x = self.contexts(items).to(dtype or self.item_key.dtype)
         weights = self._weights(self._states(x, grid), grid, newest=True)[0, :, 0]
         H, d = self.config.heads, self.config.embedding_dim
         mapped = torch.einsum("nd,hde->hne", x, self.maps.to(x.dtype).view(H, d, d))
@@ -190,14 +195,15 @@ class AdditiveNetwork(nn.Module):
     ) -> torch.Tensor:
         """Return a^h of each history's newest position: (B, H, L), 0 behind its last event."""
         grid = _Grid.of(lengths)
-        x = self.contexts(items).to(dtype or self.item_context.dtype)
+        x = self.contexts(items).to(dtype or self.item_key.dtype)
         return self._weights(self._states(x, grid), grid, newest=True)[:, :, 0]
 
     def contexts(self, items: torch.Tensor | None = None) -> torch.Tensor:
         """Return x of some items, or of all: (n, d)."""
 
         def trained(items: torch.Tensor | None) -> torch.Tensor:
-            rows = self.item_context if items is None else self.item_context[items]
+            table = self.item_key if self.item_context is None else self.item_context
+            rows = table if items is None else table[items]
             return rows if self.prior is None else rows + self._prior("context", items)
 
         return self._with_folded(trained, self.folded_context, items)
@@ -294,9 +300,11 @@ class AdditiveNetwork(nn.Module):
             folded_context=self.folded_context[late],
             folded_key=self.folded_key[late],
         )
-        names = ("item_context", "item_key")
-        tables = {name: nn.Parameter(getattr(self, name)[trained]) for name in names}
-        other._parameters = {**self._parameters, **tables}
+        tables = {"item_context": self.item_context, "item_key": self.item_key}
+        other._parameters = {
+            **self._parameters,
+            **{name: None if t is None else nn.Parameter(t[trained]) for name, t in tables.items()},
+        }
         if self.prior is not None:
             other._modules = {**self._modules, "prior": self.prior.keeping(items)}
         return other

@@ -52,8 +52,9 @@ class ItemPrior(nn.Module):
     """Prior of an item's rows: p_i = Σ_a C_a / √|A_i| + f_i F.
 
     A_i are the item's categories, C a table with a row for each, f_i the item's own vector and F a
-    map of it; `AdditiveNetwork` adds p_i to the item's own row, for either side with tables of its
-    own. What items share is so learnt once, and an item that nobody took yet has a place.
+    map of it; `AdditiveNetwork` adds p_i to the item's own row. Where an item has a second row, as
+    an event of a history, that has a prior with tables of its own. What items share is so learnt
+    once, and an item that nobody took yet has a place.
 
     Parameters
     ----------
@@ -63,18 +64,22 @@ class ItemPrior(nn.Module):
         Size of the rows.
     normal : callable
         Makes a parameter of a shape, of entries with standard deviation ``std``.
+    tied : bool
+        Whether an item has one row.
     """
 
     entries: torch.Tensor
     offsets: torch.Tensor
     vectors: torch.Tensor
 
-    def __init__(self, attributes: Attributes, d: int, normal: Callable[..., nn.Parameter]) -> None:
+    def __init__(
+        self, attributes: Attributes, d: int, normal: Callable[..., nn.Parameter], tied: bool
+    ) -> None:
         super().__init__()
         count, width = attributes.num_categories, attributes.vectors.shape[1]
-        self.category_context = normal(count, d, std=0.1)
+        self.category_context = None if tied else normal(count, d, std=0.1)
         self.category_key = normal(count, d, std=0.1)
-        self.vector_context = normal(width, d, std=0.1)
+        self.vector_context = None if tied else normal(width, d, std=0.1)
         self.vector_key = normal(width, d, std=0.1)
         like = self.category_key.dtype
         self.register_buffer("entries", torch.as_tensor(attributes.categories).long())
@@ -138,8 +143,11 @@ class ItemPrior(nn.Module):
     def _sum(
         self, side: Side, entries: torch.Tensor, lengths: torch.Tensor, vectors: torch.Tensor
     ) -> torch.Tensor:
-        table = self.category_context if side == "context" else self.category_key
-        found = vectors @ (self.vector_context if side == "context" else self.vector_key)
+        table, mapped = self.category_key, self.vector_key
+        if side == "context" and self.category_context is not None:
+            assert self.vector_context is not None
+            table, mapped = self.category_context, self.vector_context
+        found = vectors @ mapped
         if len(entries) == 0:
             return found
         weights = lengths.clamp(min=1).to(table.dtype).rsqrt().repeat_interleave(lengths)

@@ -43,7 +43,8 @@ def needed_bytes(num_users: int, num_items: int, num_events: int, options: Optio
     """
     d = options.model.embedding_dim
     additive = options.model.architecture == "additive"
-    rows = 2 * num_items + (0 if additive else num_users)
+    tables_of_items = 1 if additive and options.model.tied_embeddings else 2
+    rows = tables_of_items * num_items + (0 if additive else num_users)
     state = rows * FLOAT * (d if options.train.adagrad == "full" else 1)
     if (
         additive
