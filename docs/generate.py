@@ -216,6 +216,7 @@ def ablations_page() -> str:
             "paper": "the paper's model",
             "accurate": "the accurate preset",
             "retraining": "the accurate preset's retraining",
+            "moment": "the accurate preset's popularity of the moment",
         }[family]
         lines += [f"## {data}, {title}", "", f"{variants[0]['protocol']}.", ""]
         before: dict[str, list[str]] = {}
@@ -397,8 +398,9 @@ def _intro(name: str) -> str:
         "ablations.md": "A preset with one thing changed, one seed. In parentheses the paired "
         "difference from the preset; a star where its 95 % interval excludes zero. The accurate "
         "preset is judged on the validation part, where its options were chosen: each one was "
-        "free to win, so the preset's own figure is flattered a little. Its retraining is judged "
-        "without the test part too, on a second cut of what is left.",
+        "free to win, so the preset's own figure is flattered a little. Its retraining and "
+        "the popularity of the moment are judged without the test part too, on a second cut of "
+        "what is left.",
     }[name]
 
 

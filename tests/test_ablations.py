@@ -10,6 +10,7 @@ from benchmarks.ablations import run
 from benchmarks.ablations.variants import ADDITIVE
 
 import attrec
+from attrec.calibration import Calibration
 from attrec.config import Options
 from attrec.data.splits import split_log
 
@@ -88,6 +89,21 @@ def test_a_retraining_is_judged_on_a_second_cut(place, monkeypatch):
     told = found["not-retrained"]["minus_preset"]["ndcg@10"]["mean"]
     assert told == pytest.approx(figures["not-retrained"] - figures["retraining"])
     assert "cut again in the same way" in found["retraining"]["protocol"]
+
+
+def test_the_popularity_of_the_moment_is_chosen_before_it_is_judged(place, monkeypatch):
+    family = FAMILY["moment"]
+    monkeypatch.setitem(family.logs, "walks", "walks")
+    monkeypatch.setitem(family.options, "walks", SMALL)
+    asked = []
+    monkeypatch.setattr(
+        "attrec.api.calibrate", lambda *given, **more: asked.append(given) or Calibration(None, [])
+    )
+    for name in family.variants:
+        run.run_row(family, "walks", name)
+    assert len(asked) == 1  # of the preset, and not where it is left out
+    row = json.loads((place / "ablations" / "walks.no-moment.json").read_text())
+    assert row["minus_preset"]["ndcg@10"]["mean"] == 0.0
 
 
 def test_the_accurate_preset_is_judged_on_validation(place, monkeypatch):

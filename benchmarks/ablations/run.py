@@ -4,9 +4,9 @@ python -m benchmarks.ablations.run            the rows that have no result as de
 python -m benchmarks.ablations.run ROW ...    these rows again, such as ml-100k.uniform-weights
 
 The paper's model is judged on the test part, to be held against what the paper says. The accurate
-preset is judged on the validation part: its options were chosen there. Its retraining is judged
-without the test part too: what is left is cut again in the same way. Rows of that family named in
-one call share their first training.
+preset is judged on the validation part: its options were chosen there. What comes behind its
+training, the retraining and the popularity of the moment, is judged without the test part too: what
+is left is cut again in the same way. Such rows named in one call share their first training.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from attrec.retrieval.vectors import NetworkScorer
 from benchmarks.ablations.variants import (
     ACCURATE,
     ADDITIVE,
+    MOMENT,
     OPTIONS,
     RETRAINING,
     VARIANTS,
@@ -85,6 +86,10 @@ ACCURATE_LOGS: dict[str, dict[str, object]] = {
     "ml-1m": {"recent_popularity": False, "max_epochs": 6},
 }
 RETRAINING_LOGS = ("movietweetings-100k", "amazon-beauty")
+MOMENT_LOGS: dict[str, dict[str, object]] = {
+    "movietweetings-100k": {},
+    "movietweetings-100k-by-time": {"split": "global-time"},
+}
 FAMILIES = (
     Family(
         "paper",
@@ -110,6 +115,15 @@ FAMILIES = (
         {},
         {log: log for log in RETRAINING_LOGS},
         {log: ACCURATE_LOGS[log] for log in RETRAINING_LOGS},
+        judged_on="second cut",
+    ),
+    Family(
+        "moment",
+        "accurate",
+        MOMENT,
+        {},
+        dict.fromkeys(MOMENT_LOGS, "movietweetings-100k"),
+        MOMENT_LOGS,
         judged_on="second cut",
     ),
 )
@@ -140,9 +154,9 @@ def train_variant(family: Family, name: str, split: Split, options: Options) -> 
 
 
 @lru_cache(maxsize=1)
-def first_training(log: str, options: Options) -> tuple[Split, Trained]:
+def first_training(of: str, log: str, options: Options) -> tuple[Split, Trained]:
     """Return the parts of a second cut, and what was trained on the first of them."""
-    family = next(family for family in FAMILIES if family.judged_on == "second cut")
+    family = next(family for family in FAMILIES if family.name == of)
     split = split_of(family, log, options)
     return split, train_variant(family, family.name, split, options)
 
@@ -154,7 +168,7 @@ def run_row(family: Family, log: str, name: str) -> None:
     again = family.judged_on == "second cut"
     started = time.perf_counter()
     if again:
-        split, first = first_training(log, options_of(family, log, family.name))
+        split, first = first_training(family.name, log, options.with_(retrain=True))
         retrained = options.retraining_epochs(first.run.best_epoch) > 0
         trained = retrain_on(split, first, options) if retrained else first
     else:

@@ -236,6 +236,12 @@ ACCURATE: dict[str, dict[str, object]] = {
 }
 """Changes of the accurate preset by options of the product; a network may go with them."""
 
+MOMENT: dict[str, dict[str, object]] = {
+    "moment": {},
+    "no-moment": {"recent_popularity": False},
+}
+"""The accurate preset with the popularity of the moment that validation chooses, and without."""
+
 RETRAINING: dict[str, dict[str, object]] = {
     "retraining": {},
     "not-retrained": {"retrain": False},
