@@ -45,6 +45,7 @@ ADDITIVE = {
     "full_rate_steps": 1,
     "label_smoothing": 0.5,
     "min_steps": 3,
+    "tied_embeddings": False,
     "temperature": 0.5,
 }
 """Options of the additive network alone."""

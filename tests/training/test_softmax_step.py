@@ -191,7 +191,7 @@ def test_sampled_items_estimate_the_softmax_over_all():
 
 def test_training_with_sampled_items_learns_what_follows_what():
     lists = [[(start + k) % N for k in range(12)] for start in range(N)]
-    model = network(torch.float32)
+    model = network(torch.float32, embedding_dim=8)
     config = TrainConfig(learning_rate=0.02, batch_size=60, warmup_steps=5, softmax_samples=8)
     sequences = Sequences(Ragged.from_lists(lists))
     train(model, sequences, config, num_epochs=60)
