@@ -31,8 +31,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def needed_bytes(num_users: int, num_items: int, num_events: int, options: Options) -> int:
     """Estimate the peak of `attrec.fit`.
 
-    Bytes ≈ 3 copies of the tables (M + 2N) d and Adagrad's state of their size (a d-th of it,
-    row-wise), the item keys 2Nd, 64 for each event, what a step works on, the blocks in which the
+    Bytes ≈ 3 copies of the tables, (M + 2N) d or N d, and the optimizer's state (Adagrad's is of
+    their size, or a d-th of it, row-wise), the item keys 2Nd, 64 for each event, what a step works on, the blocks in which the
     evaluation ranks, and the program's own. `attrec doctor --plan` shows it, and a test holds it
     against trainings.
 
