@@ -32,9 +32,9 @@ def needed_bytes(num_users: int, num_items: int, num_events: int, options: Optio
     """Estimate the peak of `attrec.fit`.
 
     Bytes ≈ 3 copies of the tables, (M + 2N) d or N d, and the optimizer's state (Adagrad's is of
-    their size, or a d-th of it, row-wise), the item keys 2Nd, 64 for each event, what a step works on, the blocks in which the
-    evaluation ranks, and the program's own. `attrec doctor --plan` shows it, and a test holds it
-    against trainings.
+    their size, or a d-th of it, row-wise), the item keys 2Nd, 64 for each event, what a step works
+    on, the blocks in which the evaluation ranks, and the program's own. `attrec doctor --plan`
+    shows it, and a test holds it against trainings.
 
     Examples
     --------
