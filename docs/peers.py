@@ -84,6 +84,7 @@ def _head() -> list[str]:
         "are of the clock, the judging of the epochs among them, on a machine that others use too; "
         "the share without the judging stands beside. "
         f"{ELSEWHERE}: the peer's seconds are of another machine than AttRec's. "
+        "The limits of the time are set for neural peers; FPMC is a factorisation. "
         f"{BY_THE_MOMENT}: it is the popularity of the moment, chosen on validation behind the "
         "training, that reaches the score; the network alone does not. Why so: "
         "[decision 22](decisions/022-beside-other-libraries.md). `make bench-peers` measures what "
