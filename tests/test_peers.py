@@ -465,12 +465,8 @@ def test_the_page_says_in_what_attrec_is_behind(place, monkeypatch):
 
 
 def test_a_share_of_the_time_is_claimed_only_where_every_seed_came_there():
-    assert page._to_the_same([10.0, 20.0], [10.0, 20.0], 60.0, False, None) == [
-        "10, 20",
-        "0.25",
-        "yes",
-        "no",
-    ]
+    found = page._to_the_same([10.0, 20.0], [10.0, 20.0], 60.0, False, None)
+    assert found == ["10, 20", "0.25", "yes", "no"]
     assert page._to_the_same([3.0], [3.0], 60.0, False, None, False) == [
         "3", "0.05", "yes †", "yes †"
     ]  # fmt: skip

@@ -126,7 +126,7 @@ def _as_of_today(options: Mapping[str, Any]) -> dict[str, Any]:
     came since, it was by what that came as. Options of the training that are gone since mean
     nothing to what was learnt.
     """
-    came = {
+    came_as = {
         spec.name: spec.came_as
         for spec in option_specs()
         if spec.section == "model" and spec.came_as is not None
@@ -134,7 +134,7 @@ def _as_of_today(options: Mapping[str, Any]) -> dict[str, Any]:
     train = {name: value for name, value in options["train"].items() if name not in _GONE}
     return {
         **options,
-        "model": {"architecture": "paper", **came, **options["model"]},
+        "model": {"architecture": "paper", **came_as, **options["model"]},
         "train": train,
     }
 
