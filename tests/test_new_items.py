@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from attrec.errors import ConfigError
-from attrec.new_items import LONGEST, item_factors, predicted_keys, scaled_to_share
+from attrec.new_items import (
+    LONGEST,
+    expected_rows,
+    item_factors,
+    predicted_keys,
+    scaled_to_share,
+)
 
 
 def random_rows(count, d=3, seed=5, size=0.5):
@@ -113,6 +119,17 @@ def test_predicted_keys_are_those_of_ridge_regression(seed, width, penalty):
     expected = keys.mean(dim=0) + (asked - known.mean(dim=0)) @ torch.linalg.solve(system, z.T @ y)
     expected = expected / expected.norm(dim=1, keepdim=True).clamp(min=1.0)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_rows_of_any_length_are_expected_where_they_are_and_keys_end_at_length_one():
+    generator = torch.Generator().manual_seed(5)
+    known, asked = unit(generator, 30, 4), unit(generator, 6, 4)
+    way = 3.0 * torch.randn(4, 5, generator=generator, dtype=torch.float64)
+    rows = expected_rows(known @ way, known, asked, penalties=(1e-12,))
+    torch.testing.assert_close(rows, asked @ way, rtol=1e-6, atol=1e-6)
+    assert float(rows.norm(dim=1).max()) > 1.0
+    keys = predicted_keys(known @ way, known, asked, penalties=(1e-12,))
+    torch.testing.assert_close(keys, rows / rows.norm(dim=1, keepdim=True).clamp(min=1.0))
 
 
 def test_the_penalty_is_the_one_that_predicts_items_left_out_best():

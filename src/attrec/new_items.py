@@ -2,7 +2,7 @@
 
 `fold_in_items` gives them to a network. The paper's items get the mean of those who took them,
 pushed away from everybody (`item_factors`); the additive network's what ridge regression expects
-(`predicted_keys`), as long as their share of the lists says (`scaled_to_share`).
+(`expected_rows`), keys as long as their share of the lists says (`scaled_to_share`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from attrec.retrieval.vectors import item_keys, query_vectors, user_vectors
 PUSHES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
 """β of the paper's new items that are tried; see `item_factors`."""
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-"""Of the ridge regression, tried; see `predicted_keys`."""
+"""Of the ridge regression, tried; see `expected_rows`."""
 LONGEST = 4.0
 """Length of the longest key that a new item may get."""
 _LEAST = 1e-12
@@ -161,7 +161,7 @@ def _additive(
             z = torch.cat([known, old_prior[rows, :width]], dim=1)
             at = torch.cat([means[asked, : known.shape[1]], new_prior[asked, :width]], dim=1)
             new_keys[asked] = predicted_keys(keys[rows], z, at)
-            new_contexts[asked] = predicted_keys(contexts[rows], z, at)
+            new_contexts[asked] = expected_rows(contexts[rows], z, at)
     # From no trained event at all nothing can be predicted.
     placed = np.flatnonzero((told | (events > 0)) & (len(before) > 0))
     new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
@@ -355,21 +355,51 @@ def predicted_keys(
     *,
     penalties: tuple[float, ...] = PENALTIES,
 ) -> torch.Tensor:
-    """Return the expected keys, or contexts, of new items of the additive network.
-
-    k̂ = k̄ + (z − z̄) W, with W from ridge regression of the trained keys on the same knowledge of
-    the trained items: the mean of some intents that preceded their events, their prior, or both.
-    The penalty is the one with the least leave-one-out error, which has a closed form.
+    """Return the expected keys of new items of the additive network, of length 1 at most.
 
     k̂ is shorter than 1, the less is known the shorter: an item nobody can say anything about
     stands behind, where a key of full length from a single event would stand before everything. As
     E ‖m − k‖² = 2 − 2 m · k̂, its distance is that to [k̂ ; √(1 − ‖k̂‖²)], in a coordinate where
-    queries are 0.
+    queries are 0. The regression knows nothing of that length: what it makes longer is cut.
 
     Parameters
     ----------
     keys : (N, d) tensor
-        Of length 1, of trained items; or their contexts.
+        Of length 1, of trained items.
+    known, asked, penalties
+        As in `expected_rows`.
+
+    Returns
+    -------
+    (n, d) float64 tensor
+
+    Examples
+    --------
+    >>> trained = torch.eye(3)
+    >>> predicted_keys(trained, trained[:, :1], torch.tensor([[0.0], [1.0]])).shape
+    torch.Size([2, 3])
+    """
+    return into_ball(expected_rows(keys, known, asked, penalties=penalties))
+
+
+@torch.no_grad()
+def expected_rows(
+    rows: torch.Tensor,
+    known: torch.Tensor,
+    asked: torch.Tensor,
+    *,
+    penalties: tuple[float, ...] = PENALTIES,
+) -> torch.Tensor:
+    """Return the expected rows of new items, their keys or their contexts.
+
+    x̂ = x̄ + (z − z̄) W, with W from ridge regression of the trained rows on the same knowledge of
+    the trained items: the mean of some intents that preceded their events, their prior, or both.
+    The penalty is the one with the least leave-one-out error, which has a closed form.
+
+    Parameters
+    ----------
+    rows : (N, d) tensor
+        Of trained items.
     known : (N, f) tensor
         What is known of these.
     asked : (n, f) tensor
@@ -380,15 +410,8 @@ def predicted_keys(
     Returns
     -------
     (n, d) float64 tensor
-        Of length 1 at most.
-
-    Examples
-    --------
-    >>> trained = torch.eye(3)
-    >>> predicted_keys(trained, trained[:, :1], torch.tensor([[0.0], [1.0]])).shape
-    torch.Size([2, 3])
     """
-    z, y = known.double(), keys.double()
+    z, y = known.double(), rows.double()
     centre, mean = z.mean(dim=0), y.mean(dim=0)
     z, y = z - centre, y - mean
     values, basis = torch.linalg.eigh(z.T @ z)
@@ -403,8 +426,8 @@ def predicted_keys(
         error = float(errors.square().sum())
         if error < best:
             best, weights = error, found
-    expected = mean + (asked.double() - centre) @ basis @ weights
-    return into_ball(expected)
+    expected: torch.Tensor = mean + (asked.double() - centre) @ basis @ weights
+    return expected
 
 
 @torch.no_grad()
