@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from attrec import artifact
-from attrec.artifact import MANIFEST, load_artifact, read_manifest, save_artifact, write_whole
+from attrec.artifact import MANIFEST, load_artifact, read_manifest, save_artifact
 from attrec.errors import ArtifactError
 
 
@@ -140,13 +140,6 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch, er
     with pytest.raises(ArtifactError, match=r"cannot be written \(.*No space left"):
         save_artifact(tmp_path / "m", **content())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_name_that_is_taken_by_a_folder_leaves_nothing_behind(tmp_path):
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(ArtifactError, match="taken: cannot be written"):
-        write_whole(tmp_path / "taken", lambda file: file.write_text("text"))
-    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_save_stopped_at_a_renaming_leaves_no_unfinished_file(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from attrec.data.reading import write_csv
 from attrec.data.sequences import Sequences
 from attrec.data.vocabulary import Vocabulary
 from attrec.erasure import forget
-from attrec.errors import ArtifactError
+from attrec.errors import RequestError
 from attrec.explain import attention_profile
 from attrec.model.choice import make_network
 from attrec.page import blend, catalogue, charts, page_of, people, sight, write_page
@@ -409,7 +409,7 @@ def test_of_a_large_catalogue_a_sample_is_drawn(models, monkeypatch):
 
 def test_a_page_that_cannot_be_written_is_a_sentence(models, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="cannot be written"):
+    with pytest.raises(RequestError, match="cannot be written"):
         write_page(models["paper"], tmp_path / "file" / "page.html")
     code, text = run_cli(tmp_path, ["report", "nowhere"], columns=200)
     assert code == 2

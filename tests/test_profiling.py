@@ -7,6 +7,7 @@ import pytest
 
 import attrec
 from attrec import profiling
+from attrec.errors import RequestError
 from attrec.profiling import OFF, Profile
 
 
@@ -110,7 +111,7 @@ def test_the_trace_has_what_the_format_asks_for(clock, tmp_path):
 
 def test_a_file_that_cannot_be_written_leaves_nothing(clock, tmp_path):
     (tmp_path / "trace.json").mkdir()
-    with pytest.raises(OSError, match=r"trace\.json"):
+    with pytest.raises(RequestError, match=r"trace\.json"):
         Profile(clock).write(tmp_path / "trace.json")
     assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
 

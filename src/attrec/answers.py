@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from attrec.data.interactions import IdArray
 from attrec.errors import RequestError
+from attrec.files import write_whole
 
 _OFFSET_NAME = "popularity of the moment"
 
@@ -175,14 +175,7 @@ class RecommendationTable:
             raise RequestError(
                 f"{path}: a table is written to {', '.join(writers)}; give one of these suffixes"
             )
-        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            writers[path.suffix.lower()](unfinished)
-            unfinished.replace(path)
-        except OSError as error:
-            raise RequestError(f"{path}: cannot be written ({error.strerror})") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(path, writers[path.suffix.lower()])
 
     def _row(self, place: int) -> Row:
         values = {name: column[place] for name, column in self.columns().items()}

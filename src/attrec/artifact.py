@@ -22,8 +22,7 @@ import importlib.metadata
 import json
 import os
 import re
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,13 +33,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from attrec.errors import ArtifactError
+from attrec.files import UNFINISHED, Writer, unfinished
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PAGE = "report.html"
 """What `attrec report` writes into the folder of a model; it goes when another model comes."""
 _DATA_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|json)")
-_UNFINISHED = re.compile(r"\.attrec-.*\.tmp")
 
 Tensors = Mapping[str, torch.Tensor]
 Document = Mapping[str, Any]
@@ -147,8 +146,8 @@ def save_artifact(
         _flush_folder(path)
         if kind is MODEL:
             (path / PAGE).unlink(missing_ok=True)
-        with _unfinished(path, _json_writer(manifest, indent=2)) as unfinished:
-            unfinished.replace(path / MANIFEST)
+        with unfinished(path, _json_writer(manifest, indent=2)) as written:
+            written.replace(path / MANIFEST)
         _flush_folder(path)
         _remove_unnamed(path, {entry["name"] for entry in files.values()})
     except OSError as error:
@@ -177,7 +176,7 @@ def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
     made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with _unfinished(path, lambda file: file.touch()):
+        with unfinished(path, lambda file: file.touch()):
             pass
         if made:
             path.rmdir()
@@ -337,58 +336,24 @@ def _check_ours(folder: Path, kind: Kind) -> None:
             read_manifest(folder, kind)
         except ArtifactError as error:
             raise ArtifactError(f"{error}; or save to another folder") from error
-    elif not all(_DATA_NAME.fullmatch(name) or _UNFINISHED.fullmatch(name) for name in names):
+    elif not all(_DATA_NAME.fullmatch(name) or UNFINISHED.fullmatch(name) for name in names):
         raise ArtifactError(
             f"{folder}: holds something that is not an AttRec {kind.noun} ({min(names)}, …); give "
             "a new or an empty folder"
         )
 
 
-def _put(folder: Path, part: str, suffix: str, write: Callable[[Path], None]) -> dict[str, Any]:
+def _put(folder: Path, part: str, suffix: str, write: Writer) -> dict[str, Any]:
     """Write one data file under the name of its content; return its manifest entry."""
-    with _unfinished(folder, write) as unfinished:
-        digest = _sha256(unfinished)
+    with unfinished(folder, write) as written:
+        digest = _sha256(written)
         name = f"{part}-{digest[:16]}.{suffix}"
-        size = unfinished.stat().st_size
-        unfinished.replace(folder / name)
+        size = written.stat().st_size
+        written.replace(folder / name)
     return {"name": name, "sha256": digest, "bytes": size}
 
 
-def write_whole(file: str | Path, write: Callable[[Path], object]) -> Path:
-    """Write a file whole or not at all: ``write`` gets a temporary path beside it.
-
-    Raises
-    ------
-    ArtifactError
-        It cannot be written.
-    """
-    path = Path(file)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _unfinished(path.parent, write) as unfinished:
-            unfinished.replace(path)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path}: cannot be written ({error.strerror or error}); choose a place that is "
-            "writable and has room"
-        ) from error
-    return path
-
-
-@contextlib.contextmanager
-def _unfinished(folder: Path, write: Callable[[Path], object]) -> Iterator[Path]:
-    """Write a temporary file through to the disk; it is removed unless it is moved away inside."""
-    path = folder / f".attrec-{uuid.uuid4().hex}.tmp"
-    try:
-        write(path)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _tensor_writer(tensors: Tensors) -> Callable[[Path], None]:
+def _tensor_writer(tensors: Tensors) -> Writer:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(path: Path) -> None:
@@ -400,7 +365,7 @@ def _tensor_writer(tensors: Tensors) -> Callable[[Path], None]:
     return write
 
 
-def _json_writer(document: Document, indent: int | None = None) -> Callable[[Path], None]:
+def _json_writer(document: Document, indent: int | None = None) -> Writer:
     text = json.dumps(document, indent=indent, allow_nan=False)
 
     def write(path: Path) -> None:
@@ -442,6 +407,6 @@ def foreign_files(folder: str | Path) -> list[Path]:
 
 def _remove_unnamed(folder: Path, keep: set[str]) -> None:
     for entry in list(folder.iterdir()):
-        ours = _DATA_NAME.fullmatch(entry.name) or _UNFINISHED.fullmatch(entry.name)
+        ours = _DATA_NAME.fullmatch(entry.name) or UNFINISHED.fullmatch(entry.name)
         if ours and entry.name not in keep:
             entry.unlink()

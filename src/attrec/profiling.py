@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from attrec.files import write_whole
 
 T = TypeVar("T")
 
@@ -168,15 +169,11 @@ class Profile:
 
         Raises
         ------
-        OSError
+        RequestError
+            It cannot be written.
         """
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            unfinished.write_text(json.dumps(self.trace()) + "\n", encoding="ascii")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        text = json.dumps(self.trace()) + "\n"
+        write_whole(path, lambda file: file.write_text(text, encoding="ascii"))
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from rich.table import Table
 
-from attrec.artifact import write_whole
 from attrec.config import Among, Space
 from attrec.data.sequences import last_items
 from attrec.errors import RequestError
 from attrec.evaluation.evaluate import Evaluation
+from attrec.files import write_whole
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
 from attrec.study import Trial, best_of

@@ -19,7 +19,7 @@ from attrec.api import (
     torch_threads,
     train_on,
 )
-from attrec.artifact import CHECKPOINT, remove_artifact, write_whole
+from attrec.artifact import CHECKPOINT, remove_artifact
 from attrec.config import Options, Space, names_given
 from attrec.data.given import as_items, as_log, as_test
 from attrec.data.interactions import InteractionLog
@@ -33,6 +33,7 @@ from attrec.errors import (
     RequestError,
     TrainingError,
 )
+from attrec.files import write_whole
 from attrec.listeners import Listener, as_listener, told_the_end
 from attrec.report import draw_tuning
 from attrec.search import in_words, spaces_of
@@ -151,7 +152,8 @@ def tune(
     ArtifactError
         The folder holds something else, or the search of other data or options.
     RequestError
-        The budget is empty, or another process searches in this folder.
+        The budget is empty, another process searches in this folder, or a file there cannot be
+        written.
     InterruptedTraining
         The listener asked to stop; everything is kept.
     """

@@ -141,7 +141,7 @@ def test_a_file_that_does_not_belong_is_told(keys, tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match="not the file that its JSON names"):
         load_faiss(path, keys)
-    with pytest.raises(ArtifactError, match="cannot be written"):
+    with pytest.raises(RequestError, match="cannot be written"):
         FaissFlat(keys).save(path / "under-a-file.faiss")
 
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_old_index(keys, tmp_path, monkeypatch):
         raise RuntimeError("Error in faiss::write at io.cpp:1: Error: 'f' failed: No space left")
 
     monkeypatch.setattr(faiss, "write_index", full)
-    with pytest.raises(ArtifactError, match=r"cannot be written \(No space left\)"):
+    with pytest.raises(RequestError, match=r"cannot be written \(No space left\)"):
         FaissFlat(keys[:9]).save(path)
     assert path.read_bytes() == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["items.faiss", "items.faiss.json"]

@@ -111,7 +111,7 @@ def train(
     if as_json:
         found = {"model": str(out), **result.recommender.info()}
         if profile is not None:
-            _write_trace(timed, profile)
+            timed.write(profile)
             found["profile"] = timed.to_dict()
         print_json(found)
         return
@@ -272,12 +272,5 @@ def _draw(result: Any, folder: Path) -> None:
 def _tell_profile(screen: Console, profile: Any, path: Path, step: str) -> None:
     from attrec.training.memory import peak_bytes
 
-    _write_trace(profile, path)
+    profile.write(path)
     print_profile(screen, profile, path, step, peak_bytes())
-
-
-def _write_trace(profile: Any, path: Path) -> None:
-    try:
-        profile.write(path)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be written ({error.strerror})") from error

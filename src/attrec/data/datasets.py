@@ -10,12 +10,14 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pooch
 import requests
 
 from attrec.errors import FetchError
+from attrec.files import write_whole
 
 OFFLINE_VARIABLE = "ATTREC_OFFLINE_DATA"
 """Names a folder with the files in the layout of `Source.offline`; asked first."""
@@ -228,7 +230,7 @@ def _fetch_all(name: str, files: list[File], folder: Path, tell: Tell) -> None:
             tried.append(f"{source} ({_reason(error)})")
             continue
         for file, content in zip(files, found, strict=True):
-            _write(folder / file.name, content)
+            write_whole(folder / file.name, partial(Path.write_bytes, data=content))
         tell(f"{name}: from {source}, checksum verified, kept in {folder}")
         return
     raise FetchError(
@@ -304,13 +306,6 @@ def _whole(path: Path, file: File) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(content)
-    Path(part.name).replace(path)
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from attrec.data.interactions import InteractionLog
 from attrec.data.locations import Location, find_files, literal
 from attrec.data.store import LogStore
 from attrec.data.text_files import FORMATS, TextFile, open_text, sniff_format
-from attrec.errors import DataError, MissingExtraError, RequestError
+from attrec.errors import DataError, MissingExtraError
+from attrec.files import write_whole
 
 _JSON_HEAD = 1000
 """Lines of JSON whose keys are taken for the columns."""
@@ -131,33 +133,24 @@ def write_csv(log: InteractionLog, path: str | Path) -> None:
     RequestError
         The file cannot be written.
     """
-    try:
-        _write_csv(log, Path(path))
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_whole(path, partial(_write_csv, log))
 
 
-def _write_csv(log: InteractionLog, target: Path) -> None:
+def _write_csv(log: InteractionLog, path: Path) -> None:
     names = ["user_id", "item_id"] + (["timestamp"] if log.timestamps is not None else [])
-    descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as handle:  # noqa: PTH123
-            # The row end of RFC 4180: only then does Python 3.11 quote a lone carriage return.
-            writer = csv.writer(handle, lineterminator="\r\n")
-            writer.writerow(names)
-            for start in range(0, len(log), 65536):
-                rows = slice(start, start + 65536)
-                columns = [
-                    log.user_ids[log.user_codes[rows]].tolist(),
-                    log.item_ids[log.item_codes[rows]].tolist(),
-                ]
-                if log.timestamps is not None:
-                    columns.append(_short_numbers(log.timestamps[rows]))
-                writer.writerows(zip(*columns, strict=True))
-        Path(partial).replace(target)
-    except BaseException:
-        Path(partial).unlink()
-        raise
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        # The row end of RFC 4180: only then does Python 3.11 quote a lone carriage return.
+        writer = csv.writer(handle, lineterminator="\r\n")
+        writer.writerow(names)
+        for start in range(0, len(log), 65536):
+            rows = slice(start, start + 65536)
+            columns = [
+                log.user_ids[log.user_codes[rows]].tolist(),
+                log.item_ids[log.item_codes[rows]].tolist(),
+            ]
+            if log.timestamps is not None:
+                columns.append(_short_numbers(log.timestamps[rows]))
+            writer.writerows(zip(*columns, strict=True))
 
 
 def _short_numbers(times: npt.NDArray[np.float64]) -> list[float]:

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from attrec.artifact import write_whole
 from attrec.evaluation.evaluate import Evaluation
+from attrec.files import write_whole
 from attrec.page.catalogue import catalogue_section
 from attrec.page.figures import figures_section, in_short, judged_of
 from attrec.page.making import data_section, item_counts, settings_section, training_section
@@ -44,7 +44,7 @@ def write_page(
 
     Raises
     ------
-    ArtifactError
+    RequestError
         The file cannot be written.
     """
     text = page_of(recommender, name=name, manifest=manifest)

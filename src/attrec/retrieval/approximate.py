@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from attrec.artifact import write_whole
 from attrec.data.ragged import Ragged
 from attrec.errors import ArtifactError, MissingExtraError, RequestError
+from attrec.files import write_whole
 from attrec.retrieval.contract import Index, nearest, nothing
 from attrec.retrieval.index import ExactIndex, Neighbours, squared_distances
 
@@ -203,7 +203,7 @@ class FaissIndex(ABC):
 
         Raises
         ------
-        ArtifactError
+        RequestError
             A file cannot be written.
         """
         faiss = need_faiss()

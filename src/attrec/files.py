@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all: written beside their place, then moved there."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrec.errors import RequestError
+
+Writer = Callable[[Path], object]
+"""Writes a file at the path that it is given."""
+
+UNFINISHED = re.compile(r"\.attrec-.*\.tmp")
+"""Names of files that a writer which was killed may have left."""
+
+
+def write_whole(file: str | Path, write: Writer) -> Path:
+    """Write a file whole or not at all; its folder is made where there is none.
+
+    Parameters
+    ----------
+    file : path
+    write : callable
+        Given the path of a temporary file beside it.
+
+    Raises
+    ------
+    RequestError
+        It cannot be written.
+    """
+    path = Path(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished(path.parent, write) as written:
+            written.replace(path)
+    except OSError as error:
+        raise RequestError(
+            f"{path}: cannot be written ({error.strerror or error}); choose a place that is "
+            "writable and has room"
+        ) from error
+    return path
+
+
+@contextmanager
+def unfinished(folder: Path, write: Writer) -> Iterator[Path]:
+    """Write a temporary file through to the disk; it is removed unless it is moved away inside."""
+    path = folder / f".attrec-{uuid.uuid4().hex}.tmp"
+    try:
+        write(path)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

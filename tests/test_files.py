@@ -1,0 +1,35 @@
+import pytest
+
+from attrec.errors import RequestError
+from attrec.files import write_whole
+
+
+def test_a_file_is_written_with_the_folders_that_it_needs(tmp_path):
+    path = write_whole(tmp_path / "a" / "b" / "file", lambda file: file.write_text("text"))
+    assert path.read_text() == "text"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_writer_that_stops_half_way_leaves_the_old_file(tmp_path, error):
+    (tmp_path / "file").write_text("old")
+
+    def write(file):
+        file.write_text("ne")
+        raise error
+
+    with pytest.raises((RequestError, KeyboardInterrupt)) as caught:
+        write_whole(tmp_path / "file", write)
+    if isinstance(error, OSError):
+        assert f"{tmp_path / 'file'}: cannot be written (No space left on device); " in str(
+            caught.value
+        )
+    assert (tmp_path / "file").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_that_is_taken_by_a_folder_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(RequestError, match="taken: cannot be written"):
+        write_whole(tmp_path / "taken", lambda file: file.write_text("text"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
