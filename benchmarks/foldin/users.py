@@ -22,7 +22,8 @@ from attrec.data.splits import Split
 from attrec.evaluation.intervals import bootstrap_means, interval
 from attrec.evaluation.metrics import per_user
 from attrec.evaluation.ranking import rank_targets
-from attrec.foldin import Towards, fitted_user_factors, user_factors
+from attrec.fitted_users import Towards, fitted_user_factors
+from attrec.foldin import user_factors
 from attrec.model.network import AttRecNetwork
 from attrec.retrieval.vectors import NetworkScorer
 from benchmarks.data import load_split
