@@ -42,6 +42,18 @@ def test_each_kind_of_order(tmp_path, header, values):
     assert (found.shortest, found.longest, found.missing_users) == (1, 2, 0)
 
 
+def test_a_score_is_a_number_of_any_size_and_never_a_time(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("user,item,score\na,x,0.5\na,y,1e12\na,z,2e9\n")
+    found = ranked(path, cases_of("xyz"))
+    assert found.ranking.ranks.values.tolist() == [3, 1, 2]
+    for cell, words in (("high", "'high' is not a number"), ("2024-01-01", "not a number"),
+                        ("", "is empty")):  # fmt: skip
+        path.write_text(f"user,item,score\na,x,0.5\na,y,{cell}\n")
+        with pytest.raises(DataError, match=f"line 3: .*score .*{words}; write a number"):
+            read_lists(path)
+
+
 def test_without_an_order_column_the_rows_are_the_order(tmp_path):
     path = tmp_path / "other.tsv"
     path.write_text("user_id\titem_id\na\ty\na\tx\n")

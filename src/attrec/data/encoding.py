@@ -66,6 +66,8 @@ class Source:
         Row (from 0, of those that the relation gives) to where a person finds it.
     rejected : callable
         The rows that the relation could not give, after it was read once.
+    ordered_by : str, optional
+        What to call ``time`` where it holds plain numbers, such as a score: no unit, no date.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Source:
     notes: tuple[str, ...]
     place: Callable[[int], str]
     rejected: Callable[[], list[BadRow]] = field(default=list)
+    ordered_by: str | None = None
 
 
 def encode(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -> InteractionLog:
@@ -129,7 +132,7 @@ def _encode(db: duckdb.DuckDBPyConnection, source: Source, config: DataConfig) -
     user_ids, item_ids = _ids(db, "user"), _ids(db, "item")
     user_codes, item_codes, times = _encoded(db, source.time is not None)
     notes = list(source.notes)
-    if times is not None:
+    if times is not None and source.ordered_by is None:
         times, said = _in_seconds(times)
         notes += said
     read = CleaningStep("rows read", 0, count + len(rejected))
@@ -153,7 +156,11 @@ def _read_events(db: duckdb.DuckDBPyConnection, source: Source, config: DataConf
         f"{_id_expression(db, source, source.item, types[source.item])} AS item",
     ]
     if source.time is not None:
-        columns.append(f'{_time_expression(source, source.time, types[source.time])} AS "time"')
+        if source.ordered_by is None:
+            times = _time_expression(source, source.time, types[source.time])
+        else:
+            times = f"TRY_CAST({_text(source.time, types)} AS DOUBLE)"
+        columns.append(f'{times} AS "time"')
     if source.rating is not None and config.min_rating is not None:
         columns.append(f"TRY_CAST({_text(source.rating, types)} AS DOUBLE) AS rating")
     if config.where is not None:
@@ -235,11 +242,10 @@ def _faults(source: Source, config: DataConfig) -> Iterator[tuple[str, str | Non
             f"the {role} holds NUL bytes; the file was not written to its end: export it again",
         )
     if source.time is not None:
-        yield (
-            '"time" IS NULL OR NOT isfinite("time")',
-            source.time,
-            "timestamp {}; write a number or an ISO date, or name another column with time=",
-        )
+        words = "timestamp {}; write a number or an ISO date, or name another column with time="
+        if source.ordered_by is not None:
+            words = f"{source.ordered_by} {{}}; write a number"
+        yield '"time" IS NULL OR NOT isfinite("time")', source.time, words
     if source.rating is not None and config.min_rating is not None:
         yield (
             "rating IS NULL",
@@ -279,7 +285,7 @@ _UNIT = (
 
 def _mixed_units(db: duckdb.DuckDBPyConnection, source: Source) -> list[tuple[int, str]]:
     """Mark times that stand in another unit than most, and return the first of them."""
-    if source.time is None:
+    if source.time is None or source.ordered_by is not None:
         return []
     telling = f'kept AND isfinite("time") AND abs("time") >= {SMALLEST_SECONDS}'
     units = db.execute(

@@ -107,6 +107,30 @@ def read_interactions(
     return log if store is None else store.save(log)
 
 
+def read_ordered(file: str | Path, by: str | None) -> InteractionLog:
+    """Read a file of users and items whose rows a column of plain numbers orders.
+
+    As `read_interactions` reads it, but that the log's ``timestamps`` are these numbers, whatever
+    their size; and every row is kept.
+
+    Parameters
+    ----------
+    file : path
+    by : str, optional
+        The column, such as a rank or a score; left out: the rows are in order.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read as that.
+    """
+    config = DataConfig(time=by, duplicates="keep")
+    with _connect() as db:
+        opened = _open_files(db, find_files(file, db), config)
+        opened = replace(opened, time=opened.time if by else None, ordered_by=by)
+        return clean(encode(db, opened, config), config)
+
+
 _COLUMNS = ("user", "item", "time", "rating")
 
 

@@ -13,7 +13,7 @@ from attrec.data.cases import Cases
 from attrec.data.columns import plain
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.ragged import Ragged
-from attrec.data.reading import column_names, read_interactions
+from attrec.data.reading import column_names, read_ordered
 from attrec.data.text_files import existing_file
 from attrec.data.vocabulary import UNKNOWN, Vocabulary
 from attrec.errors import UnknownIdError
@@ -61,10 +61,9 @@ def read_lists(path: str | Path) -> InteractionLog:
     """
     file = existing_file(path)
     order = _order_column(file)
-    log = read_interactions(file, time=order, duplicates="keep", cache=False)
-    if order is None:
-        return replace(log, timestamps=None)
-    assert log.timestamps is not None
+    log = read_ordered(file, order)
+    if order is None or log.timestamps is None:
+        return log
     return replace(log, timestamps=log.timestamps * ORDER_COLUMNS[plain(order)])
 
 
