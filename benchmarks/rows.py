@@ -95,8 +95,12 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
+        told = [[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]
+        first = dict(reversed(told))  # of the first processor
+        model = first.get("model name", model)
+        # A virtual machine may call two kinds of one maker by the same name.
+        if "cpu family" in first and "model" in first:
+            model += f", family {first['cpu family']}, model {first['model']}"
     return {"system": platform.system(), "processor": model, "cpus": os.cpu_count()}
 
 
