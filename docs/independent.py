@@ -48,9 +48,9 @@ def same_figures() -> list[str]:
         )
         changed = changed_options(row, options_of(read_rows()[row["row"]]))
         before += [f"{row['row']}: {measured_before(changed)}"] if changed else []
-        processors.add(
-            f"{row['machine']['processor']} here, {kept['processor'] if kept else 'none'} there"
-        )
+        here, there = row["machine"]["processor"], kept and kept["processor"]
+        processors |= {f"{here} here, {there} there"} if there not in (None, here) else set()
+    others = "; ".join(sorted(processors))
     head = ["", "users", "popularity of the moment", *METRICS.values(), "difference",
             "the row below, seed 0: HR@10", "NDCG@10"]  # fmt: skip
     return [
@@ -58,7 +58,7 @@ def same_figures() -> list[str]:
         *table(head, body),
         "",
         *before,
-        "The last two columns: the row's own training, which is another one where the processor is "
-        f"another ({'; '.join(sorted(processors))}). Again: `make bench-independent`.",
+        "The last two columns: the row's own training, which may be another one where the "
+        f"processor is another{f' ({others})' if others else ''}. Again: `make bench-independent`.",
         "",
     ]
