@@ -105,10 +105,28 @@ def test_what_one_table_cannot_say():
             torch.zeros(60, dtype=torch.int64), items[:, None], items.expand(60, -1)
         )
     torch.testing.assert_close(everything, everything.T)
+    assert 0.2 < ahead_of_the_one_before(everything) < 0.8
+
+
+def ahead_of_the_one_before(distances):
+    """Share of items on the directed rings whose next stands nearer than the one before them."""
+    items = torch.arange(60)
     base = items // 10 * 10
     after, before = base + (items + 1 - base) % 10, base + (items - 1 - base) % 10
-    ahead = (everything[items, after] < everything[items, before]).float().mean()
-    assert 0.2 < float(ahead) < 0.8
+    return float((distances[items, after] < distances[items, before]).float().mean())
+
+
+def test_maps_of_the_values_say_it_with_one_row_for_an_item():
+    """x_j R is not x_i: the additive network's nearness has a direction, by R alone."""
+    log = simulate("directed", seed=0, num_users=500, num_items=60, events_per_user=20)
+    options = Options.of("accurate", embedding_dim=32, window_length=20, recent_popularity=False)
+    assert options.model.tied_embeddings
+    network = train_on(leave_last_out(log).train, options, num_epochs=2).network
+    with torch.no_grad():
+        alone = network.intents(torch.arange(60), torch.ones(60, dtype=torch.int64))
+        assert ahead_of_the_one_before(2 - 2 * alone @ network.keys().T) > 0.95
+        rows = network.keys()
+        assert 0.2 < ahead_of_the_one_before(2 - 2 * rows @ rows.T) < 0.8
 
 
 def test_the_same_seed_gives_the_same_log():
