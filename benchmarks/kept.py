@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
 from attrec.evaluation.metrics import MISSED, coverage, novelty
 from attrec.evaluation.ranking import Ranking
+from attrec.files import write_whole
 from benchmarks.rows import RESULTS
 
 GROUPS = {"known": None, "new": "new_users"}
@@ -89,7 +89,6 @@ def write_kept(
 ) -> None:
     """Keep what a training told and where its targets stood, whole or not at all."""
     path = kept_path(benchmark, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = {
         "key": _digest(key),
         "told": told,
@@ -100,9 +99,12 @@ def write_kept(
         ranks = np.where(one.ranks.values == MISSED, 0, one.ranks.values)
         arrays[f"{which}.ranks"] = ranks.astype(np.min_scalar_type(ranks.max(initial=0)))
         arrays[f"{which}.lengths"] = one.ranks.lengths.astype(np.int32)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.savez_compressed(file, **arrays)
-    Path(file.name).replace(path)
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:  # a bare name would get the suffix .npz
+            np.savez_compressed(stream, **arrays)
+
+    write_whole(path, write)
 
 
 def read_kept(

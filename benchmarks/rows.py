@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attrec.config import Options, option_specs
+from attrec.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("attrec", "torch", "numpy", "duckdb")
@@ -34,7 +34,6 @@ def read_row(benchmark: str, row: str) -> dict[str, Any] | None:
 def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
     """Write a row with its machine, versions, commit and date."""
     path = row_path(benchmark, row)
-    path.parent.mkdir(parents=True, exist_ok=True)
     whole = {
         "benchmark": benchmark,
         "row": row,
@@ -42,10 +41,8 @@ def write_row(benchmark: str, row: str, content: dict[str, Any]) -> Path:
         "versions": {"python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
         **here_and_now(),
     }
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(whole, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-    Path(file.name).replace(path)
+    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
     print(f"wrote {path.relative_to(RESULTS.parent)}", flush=True)
     return path
 

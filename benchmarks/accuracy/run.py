@@ -40,6 +40,7 @@ from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary
 from attrec.evaluation.evaluate import evaluate_systems
 from attrec.evaluation.metrics import per_user
+from attrec.files import write_whole
 from attrec.model.choice import make_network
 from attrec.profiling import Profile
 from attrec.training.checkpoint import TrainingRun
@@ -212,8 +213,7 @@ def _train(path: Path, name: str, split: Split, options: Options) -> None:
             "peak_memory_bytes": peak_bytes(),
         },
     }  # fmt: skip
-    path.with_suffix(".part").write_text(json.dumps(run), encoding="utf-8")
-    path.with_suffix(".part").replace(path)
+    write_whole(path, lambda file: file.write_text(json.dumps(run), encoding="utf-8"))
     shutil.rmtree(kept, ignore_errors=True)
     print(f"{name} seed {options.train.seed}: {run}", flush=True)
 
