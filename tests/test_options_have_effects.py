@@ -46,6 +46,7 @@ ADDITIVE = {
     "label_smoothing": 0.5,
     "min_steps": 3,
     "tied_embeddings": False,
+    "identity_maps": False,
     "temperature": 0.5,
 }
 """Options of the additive network alone."""

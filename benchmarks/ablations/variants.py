@@ -181,8 +181,7 @@ class BareValues(AdditiveNetwork):
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        same = torch.eye(self.config.embedding_dim).repeat(self.config.heads, 1)
-        self.maps = nn.Parameter(same.to(self.maps), requires_grad=False)
+        self.maps.requires_grad_(False)  # the identity that they begin as
 
 
 class NoRecency(AdditiveNetwork):
@@ -216,6 +215,7 @@ ACCURATE: dict[str, dict[str, object]] = {
     "accurate": {},
     "any-length": {"temperature": 0.5},
     "two-tables": {"tied_embeddings": False},
+    "random-maps": {"identity_maps": False},
     "no-blocks": {"blocks": 0},
     "two-blocks": {"blocks": 2},
     "one-head": {"heads": 1},

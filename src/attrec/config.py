@@ -200,6 +200,14 @@ class ModelConfig(Config):
         search=Among((True, False)),
         came_as=False,
     )
+    identity_maps: bool = _option(
+        True,
+        "let the heads' maps of the events begin as the identity, so that at first an event adds "
+        "its item itself; false lets them begin as random numbers",
+        of="additive",
+        search=Among((True, False)),
+        came_as=False,
+    )
     item_categories: str | None = _option(
         None,
         "columns of the item file that say what an item is, by commas; learnt as a prior of the "

@@ -38,6 +38,9 @@ class AdditiveNetwork(nn.Module):
     ranking is a nearest-neighbour search over fixed keys, and nobody has a row of their own: a user
     unknown at training time gets what a known one with the same history gets.
 
+    With ``identity_maps`` every R_h begins as the identity, and an event adds its item itself until
+    the log has said what comes after it.
+
     An item has one row x_i, and its key k_i is that row's direction. Without ``tied_embeddings``
     the key is the direction of a second row, so that an item as an event of a history and as a
     candidate may be two things.
@@ -104,7 +107,10 @@ class AdditiveNetwork(nn.Module):
         self.norm = _Norm(d, dtype)
         self.look = normal(d, 2 * d, std=1.0 / math.sqrt(d))
         self.recency = nn.Parameter(_decays(H, config.window_length).to(dtype))
-        self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
+        if config.identity_maps:
+            self.maps = nn.Parameter(torch.eye(d, dtype=dtype).repeat(H, 1))
+        else:
+            self.maps = normal(H * d, d, std=0.5 / math.sqrt(d))
         self.prior = None if attributes is None else ItemPrior(attributes, d, normal, tied)
         self.register_buffer("start", torch.zeros(d, dtype=dtype))
         self.register_buffer("offset", torch.zeros(num_items, dtype=torch.float64))
