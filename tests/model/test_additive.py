@@ -196,6 +196,24 @@ def test_an_item_has_one_row_unless_two_are_asked_for():
         assert torch.equal(fewer.keys(), model.keys()[[0, 3]])
 
 
+@torch.no_grad()
+def test_before_training_an_event_adds_its_item_itself():
+    def untrained(**options):
+        config = ModelConfig(embedding_dim=6, window_length=8, heads=2, **options)
+        return AdditiveNetwork(config, 0, N, dtype=torch.float64)
+
+    model = untrained()
+    alone = model.intents(torch.arange(N), torch.ones(N, dtype=torch.int64))
+    torch.testing.assert_close(alone, model.keys())
+    weights, parts = model.contributions(torch.tensor([3, 7]))
+    rows = weights.sum(dim=0)[:, None] * model.contexts(torch.tensor([3, 7]))
+    torch.testing.assert_close(parts, rows / rows.sum(dim=0).norm())
+    as_before = untrained(identity_maps=False)
+    assert torch.equal(as_before.item_key, model.item_key)
+    before = as_before.intents(torch.arange(N), torch.ones(N, dtype=torch.int64))
+    assert float((before * as_before.keys()).sum(dim=1).abs().mean()) < 0.8
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("lists", [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3, 7], [4]]])
 def test_gradients_reach_every_parameter(lists, tied):
