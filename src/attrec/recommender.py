@@ -293,9 +293,10 @@ class Recommender:
             ``next``: ‖m − X_j‖², of the additive network ‖m − k_j‖² + o_j, m being the intent after
             a history of the item alone: what is taken after it. ``short-term``: ‖X_i − X_j‖² or
             ‖k_i − k_j‖² + o_j, the items' own points. In the paper's network that is the same,
-            because the intent after one item is the item: its nearness has no direction. The
-            additive network learns keys only as seen from intents, and what lies beside a key may
-            be anything. ``long-term``: ‖V_i − V_j‖²: what suits the same people; the additive
+            because the intent after one item is the item: its nearness has no direction. In the
+            additive network it is not: ``next`` goes through the heads' maps. With
+            ``tied_embeddings = false`` its keys are learnt only as seen from intents, and what lies
+            beside one may be anything. ``long-term``: ‖V_i − V_j‖²: what suits the same people; the additive
             network has none.
 
         Returns

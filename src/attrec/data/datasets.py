@@ -184,7 +184,8 @@ def fetch(name: str, *, cache: str | Path | None = None, echo: Tell | None = Non
     Sources, in this order, each with 5 s to connect: the folder that ``ATTREC_OFFLINE_DATA`` names;
     the official address; for ``ml-100k`` the package index, whose wheel ``recbole==1.2.1`` carries
     the file (downloaded with pip, opened as an archive, never installed). What comes is verified by
-    its SHA-256 before it is kept; a cached file that no longer fits is fetched again.
+    its SHA-256 before it is kept, but for MovieLens 100K's titles, which differ between the
+    sources; a cached file that no longer fits is fetched again.
 
     Parameters
     ----------
