@@ -296,8 +296,8 @@ class Recommender:
             because the intent after one item is the item: its nearness has no direction. In the
             additive network it is not: ``next`` goes through the heads' maps. With
             ``tied_embeddings = false`` its keys are learnt only as seen from intents, and what lies
-            beside one may be anything. ``long-term``: ‖V_i − V_j‖²: what suits the same people; the additive
-            network has none.
+            beside one may be anything. ``long-term``: ‖V_i − V_j‖²: what suits the same people; the
+            additive network has none.
 
         Returns
         -------
