@@ -14,8 +14,10 @@ import pytest
 import attrec
 from attrec import cli
 from attrec.cli import training
+from attrec.cli.arguments import listed_items
 from attrec.config import option_specs
 from attrec.data.reading import write_csv
+from attrec.data.vocabulary import Vocabulary
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -348,6 +350,11 @@ def test_evaluate_with_slices_and_a_comparison(run, files, tmp_path):
     code, out, _ = run("evaluate", files / "model", files / "log.csv", "--no-filter-seen", "--json")
     assert code == 0
     assert "kept in" in json.loads(out)["protocol"]
+    strange = tmp_path / "strange.parquet"  # integers, where a text file's ids are strings
+    duckdb.sql(f"COPY (SELECT range % 9 AS user, range AS item FROM range(40)) TO '{strange}'")
+    code, out, err = run("evaluate", files / "model", strange)
+    assert code == 2
+    assert "bring both to one kind" in " ".join(err.split())
 
 
 def test_recommend_on_the_screen(run, files):
@@ -374,6 +381,14 @@ def test_recommend_to_a_history_within_limits(run, files):
         "--include-seen", "--json",
     )  # fmt: skip
     assert {row["item_id"] for row in json.loads(out)} == {"3", "4", "5"}
+
+
+def test_a_blank_is_an_ids_own_where_an_id_has_it():
+    ids = np.array([" lead", "a", "b "], dtype=object)
+    vocabulary = Vocabulary(ids[:1], ids, 1)
+    assert listed_items("--deny", [" lead"], vocabulary) == [" lead"]
+    assert listed_items("--deny", ["a, lead,b ,x "], vocabulary) == ["a", " lead", "b ", "x"]
+    assert listed_items("--deny", ["a, a"], vocabulary) == ["a", "a"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -536,6 +551,9 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["data", "simulate", "--seed", "-1"], "seed = -1 is below 0"),
         (["data", "simulate", "--out", "{log}/x.csv"], "cannot be written ("),
         (["explain", "{model}", "5"], "user"),
+        (["train", "{log}", "--pictures", "{log}"], "is a file; give --pictures a folder"),
+        (["train", "{log}", "--out", "{folder}/n", "--profile", "{folder}/n"], "a folder of the m"),
+        (["data", "inspect", "{log}", "--picture", "{folder}/p.txt"], "no picture is written as"),
         (["train", "{log}", "--profile", "{folder}"], "is no place for a trace"),
         (["train", "{log}", "--profile", "{folder}/none/t.json"], "is no place for a trace"),
         (["doctor", "--seed", "3"], "options are for a plan"),

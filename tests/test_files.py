@@ -10,6 +10,19 @@ def test_a_file_is_written_with_the_folders_that_it_needs(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
+def test_others_may_read_what_they_may_read_of_any_file(tmp_path):
+    """Some writers, that of safetensors among them, let their own account alone read."""
+
+    def write(file):
+        file.unlink(missing_ok=True)
+        file.write_text("text")
+        file.chmod(0o600)
+
+    (tmp_path / "plain").touch()
+    written = write_whole(tmp_path / "file", write)
+    assert written.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 @pytest.mark.parametrize(
     ("error", "told", "words"),
     [

@@ -171,6 +171,9 @@ def test_integer_ids_come_back_as_integers():
         ({"user": 3}, UnknownIdError, "user ids are strings"),
         ({"user": "u21"}, RequestError, "none of the user's items is known"),
         ({"user": "u01", "k": 0}, RequestError, "at least 1"),
+        ({"user": "u01", "k": 2.5}, RequestError, "k = 2.5 is no whole number"),
+        ({"user": "u01", "k": True}, RequestError, "k = True is no whole number"),
+        ({"user": "u01", "like": {"zz"}}, UnknownIdError, "item 'zz' is not in the model"),
         ({"history": []}, RequestError, "has 0 items"),
         ({"history": ["x", "y"]}, RequestError, "2 items and none of them is known"),
         ({"user": "u01", "history": ["x"]}, RequestError, "none of them is known"),
@@ -232,6 +235,14 @@ def test_users_with_histories_and_their_order(model):
     assert [r.item_id for r in model.recommend("u02", history=["002"], k=2)] == table.item_id[
         2:
     ].tolist()
+
+
+def test_a_column_of_a_frame_names_users_by_its_values(model):
+    users = pd.Series(["u01", "zz"], index=[1, 0])
+    with pytest.raises(UnknownIdError, match="user 'zz' is not in the model"):
+        model.recommend_batch(users)
+    with pytest.raises(RequestError, match="log is a str; read it first"):
+        model.recommend_batch(log="log.csv")
 
 
 def test_batches_that_cannot_be_answered(model):

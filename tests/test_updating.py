@@ -257,6 +257,33 @@ def test_without_times_a_file_is_recognised_as_a_whole():
         assert update(model_before, grown).summary.events == events
 
 
+def test_without_times_a_file_is_recognised_of_which_the_model_lacks_a_part():
+    log = attrec.simulate("community", num_users=40, num_items=30, events_per_user=10, seed=3)
+    users, items = log.user_ids[log.user_codes], log.item_ids[log.item_codes]
+    small = {"embedding_dim": 8, "window_length": 5, "max_epochs": 1}
+    # One event of an item that only the held-out part has, one that a k-core leaves out.
+    last = InteractionLog.from_columns([*users, users[-1]], [*items, 777])
+    model = attrec.fit(last, **small).recommender
+    assert model.histories.num_events == len(last) - 1
+    once = update(model, last)
+    assert (once.summary.events, once.summary.known) == (1, len(last) - 1)
+    assert events_of(once.recommender, users[-1])[-1] == 777
+    assert update(once.recommender, last).summary.events == 0
+    rare = InteractionLog.from_columns([*users[:5], users[5], *users[5:]],
+                                       [*items[:5], 777, *items[5:]])  # fmt: skip
+    cut = DataConfig(min_item_events=2)
+    model = attrec.fit(clean(rare, cut), min_item_events=2, **small).recommender
+    assert update(model, rare).summary.events == 1
+    assert update(update(model, rare).recommender, rare).summary.events == 0
+    # Files given for training and for test.
+    first = np.arange(len(log)) % 10 < 8
+    train = InteractionLog.from_columns(users[first], items[first])
+    test = InteractionLog.from_columns(users[~first], items[~first])
+    model = attrec.fit(train, test=test, **small).recommender
+    for part in (train, test):
+        assert update(model, part).summary.events == 0
+
+
 def test_times_are_kept_by_a_training(served):
     log = community_log()
     wanted = Sequences.from_log(log, served.vocabulary)

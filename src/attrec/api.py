@@ -234,6 +234,9 @@ def fit(
                 titles = known.titles
             recommender = _recommender(last, split, chosen, titles, first.calibration)
             recommender.record["log_fingerprint"] = data["fingerprint"]
+            if given is not None and events.timestamps is None:
+                # As an update records the files without times that it took in.
+                recommender.record["updates"] = [events.fingerprint(), given.fingerprint()]
             some = recommender.histories.histories.take(slice(0, PROFILE_WINDOWS))
             windows = last_items(some, chosen.model.window_length)
             attention = attention_profile(last.network, windows)
@@ -312,6 +315,7 @@ def evaluate(
     given = as_test(test, options.data)
     split = split_log(as_log(log, options.data), config, given)
     vocabulary = recommender.vocabulary
+    vocabulary.check_kinds(split.log)
     retrained = recommender.record.get("trained_on") != "train"
     before_test = split.train_and_validation if retrained else split.train
     cases = encode_cases(split.test, split.log, vocabulary)

@@ -302,6 +302,10 @@ def _checked_file(folder: Path, entry: dict[str, Any], kind: Kind) -> Path:
             raise _damaged(file, f"has {size} bytes where {entry['bytes']} were written", kind)
         if _sha256(file) != entry["sha256"]:
             raise _damaged(file, "its SHA-256 is not the one in the manifest", kind)
+    except PermissionError as error:
+        raise ArtifactError(
+            f"{file}: this account may not read it; give it leave, as with chmod -R a+rX {folder}"
+        ) from error
     except OSError as error:
         raise _damaged(file, f"cannot be read: {error.strerror}", kind) from error
     return file

@@ -23,7 +23,7 @@ from attrec.errors import RequestError, UnknownIdError
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.network import AttRecNetwork
 from attrec.recommender import Recommender
-from attrec.request import Ids, plain
+from attrec.request import Ids, listed, plain
 
 Ints = npt.NDArray[np.int64]
 
@@ -204,6 +204,7 @@ def forget(
 
 
 def _known(recommender: Recommender, users: Ids) -> Ints:
+    users = listed(users)
     if len(users) == 0:
         raise RequestError("name at least one user to forget")
     index = recommender.vocabulary.encode_users(users)

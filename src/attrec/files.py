@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,7 +51,10 @@ def unfinished(folder: Path, write: Writer) -> Iterator[Path]:
     """Write a temporary file through to the disk; it is removed unless it is moved away inside."""
     path = folder / f".attrec-{uuid.uuid4().hex}.tmp"
     try:
+        path.touch()
+        allowed = stat.S_IMODE(path.stat().st_mode)
         write(path)
+        path.chmod(allowed)  # some writers let nobody but themselves read
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         yield path

@@ -46,6 +46,7 @@ from attrec.request import (
     Member,
     RequestReader,
     as_frame,
+    check_count,
     plain,
     user_column,
 )
@@ -367,8 +368,7 @@ class Recommender:
         """
         (index,) = self._placed(self._requests.items([item]))
         weights = self._weights(long_term_weight)
-        if k < 1:
-            raise RequestError(f"k = {k}: ask for at least 1 user")
+        check_count(k, "user")
         rows, queries = self._queries_of_all
         apart = distances_to_key(queries, self._index.keys[int(index)], self._index.blocks)
         parts = apart.cpu().numpy() * weights
@@ -460,6 +460,10 @@ class Recommender:
         if log is not None:
             if users is not None or histories is not None:
                 raise RequestError("a log brings its users and histories; leave out the others")
+            if not isinstance(log, InteractionLog):
+                raise RequestError(
+                    f"log is a {type(log).__name__}; read it first, with attrec.read_interactions"
+                )
             asked = self._requests.of_log(log)
         else:
             asked = self._requests.many(users if frame is None else user_column(frame), histories)

@@ -386,5 +386,7 @@ def _plain(axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    form = Path(path).suffix.removeprefix(".") or "png"
+    form = Path(path).suffix.removeprefix(".").lower() or "png"
+    if form not in figure.canvas.get_supported_filetypes():
+        raise RequestError(f"{path}: no picture is written as .{form}; name a .png, .svg or .pdf")
     return write_whole(path, lambda file: figure.savefig(file, dpi=PICTURE_DPI, format=form))

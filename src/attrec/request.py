@@ -211,7 +211,8 @@ class RequestReader:
         UnknownIdError
             The vocabulary lacks one.
         """
-        index = self.vocabulary.encode_items(_listed(items))
+        items = listed(items)
+        index = self.vocabulary.encode_items(items)
         unknown = np.flatnonzero(index == UNKNOWN)
         if len(unknown):
             raise UnknownIdError(
@@ -272,12 +273,11 @@ class RequestReader:
         RequestError
             ``k`` is below 1, or no item is left.
         """
-        if k < 1:
-            raise RequestError(f"k = {k}: ask for at least 1 item")
+        check_count(k, "item")
         allowed, denied = (
             None
             if ids is None
-            else np.setdiff1d(self.vocabulary.encode_items(_listed(ids)), [UNKNOWN])
+            else np.setdiff1d(self.vocabulary.encode_items(listed(ids)), [UNKNOWN])
             for ids in (allow, deny)
         )
         if allowed is not None or denied is not None:
@@ -292,7 +292,7 @@ class RequestReader:
     def _given(self, histories: Sequence[Ids]) -> Ragged:
         known = []
         for row, history in enumerate(histories):
-            index = self.vocabulary.encode_items(_listed(history))
+            index = self.vocabulary.encode_items(listed(history))
             known.append(index[index != UNKNOWN])
             if len(np.setdiff1d(known[-1], self.unplaced)) == 0:
                 raise RequestError(
@@ -313,7 +313,8 @@ class RequestReader:
         return self.one(member, None)
 
     def _users(self, users: Ids) -> Indices:
-        index = self.vocabulary.encode_users(_listed(users))
+        users = listed(users)
+        index = self.vocabulary.encode_users(users)
         unknown = np.flatnonzero(index == UNKNOWN)
         if len(unknown):
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
@@ -384,7 +385,28 @@ def _fault(identity: int | str) -> str | None:
     return "holds NUL bytes" if "\0" in identity else None
 
 
-def _listed(ids: Ids) -> Ids:
+def listed(ids: Ids) -> Sequence[Any] | IdArray:
+    """Return ids one behind the other, whatever holds them: a set, say, or a column of a frame.
+
+    Raises
+    ------
+    RequestError
+        It is one id.
+    """
     if isinstance(ids, str) or not hasattr(ids, "__len__"):
         raise RequestError(f"{ids!r} is one id where a list of ids is expected; write [{ids!r}]")
-    return ids
+    return ids if isinstance(ids, list | tuple | np.ndarray) else list(ids)
+
+
+def check_count(k: int, what: str) -> None:
+    """Check how many ``what`` are asked for.
+
+    Raises
+    ------
+    RequestError
+        ``k`` is no whole number, or below 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise RequestError(f"k = {k!r} is no whole number; ask for at least 1 {what}")
+    if k < 1:
+        raise RequestError(f"k = {k}: ask for at least 1 {what}")

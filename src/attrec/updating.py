@@ -9,18 +9,21 @@ new item never define each other. The popularity of the moment is reckoned anew.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attrec.data.cleaning import clean
 from attrec.data.features import ItemFeatures, VectorScale
+from attrec.data.given import as_items
 from attrec.data.interactions import IdArray, InteractionLog
 from attrec.data.items import Items
 from attrec.data.merging import check_times, merge_events, with_missing
 from attrec.data.ragged import Ragged
 from attrec.data.reading import read_interactions
-from attrec.data.vocabulary import Vocabulary
-from attrec.errors import RequestError
+from attrec.data.vocabulary import UNKNOWN, Vocabulary
+from attrec.errors import DataError, RequestError
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.prior import Attributes, unknown
 from attrec.new_items import fold_in_items
@@ -100,7 +103,7 @@ def update(
     recommender: Recommender,
     log: InteractionLog | Any,
     *,
-    items: Items | None = None,
+    items: Items | str | Path | None = None,
     untaken: bool = False,
     room: float | None = None,
 ) -> Updated:
@@ -119,7 +122,7 @@ def update(
         be given twice. Without times, where nobody can tell an event from its repetition,
         recognised are the same file as a whole, and a log that begins, for everybody, with what
         the model has.
-    items : Items, optional
+    items : Items or path, optional
         Titles of new items; and their attributes, where the model has learnt from some. They are
         kept, so that later updates need not tell them again.
     untaken : bool
@@ -144,6 +147,7 @@ def update(
         ``items`` lacks a column that was learnt from, or has vectors of another size.
     """
     room = recommender.record.get("room") if room is None else room
+    items = as_items(items)
     _check_room(untaken, room)
     if not isinstance(log, InteractionLog):
         log = read_interactions(log, config=recommender.options.data.uncut())
@@ -155,8 +159,7 @@ def update(
         vocabulary = _with_untaken(recommender, vocabulary, items)
     batches = list(recommender.record.get("updates", []))
     known_files = {recommender.record.get("log_fingerprint"), *batches}
-    repeated = log.timestamps is None and log.fingerprint() in known_files
-    new = log.take(np.zeros(0, np.int64)) if repeated else log
+    new = _lacking(log, before) if _is_repeated(log, known_files, recommender) else log
     if len(new):
         check_times(recommender.histories, new)
     merged = merge_events(
@@ -210,6 +213,26 @@ def _named(number: int, ids: tuple[int | str, ...]) -> str:
     if not ids:
         return f"{number:,}"
     return f"{number:,} ({', '.join(map(str, ids))}{', …' if number > len(ids) else ''})"
+
+
+def _is_repeated(log: InteractionLog, known: set[str | None], recommender: Recommender) -> bool:
+    """Answer whether a file without times was taken in before, whole or cut to a k-core."""
+    data = recommender.options.data
+    if log.timestamps is not None or log.fingerprint() in known:
+        return log.timestamps is None
+    if data == data.uncut():
+        return False
+    try:
+        return clean(log, data).fingerprint() in known
+    except DataError:  # the k-core leaves nothing of it
+        return False
+
+
+def _lacking(log: InteractionLog, vocabulary: Vocabulary) -> InteractionLog:
+    """Take the events of users or items that a k-core or a held-out part kept from the model."""
+    items = vocabulary.encode_items(log.item_ids)[log.item_codes]
+    users = vocabulary.encode_users(log.user_ids)[log.user_codes]
+    return log.take(np.flatnonzero((items == UNKNOWN) | (users == UNKNOWN)))
 
 
 def _check_room(untaken: bool, room: float | None) -> None:

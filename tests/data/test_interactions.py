@@ -125,3 +125,19 @@ def test_a_column_of_objects_may_hold_whole_numbers():
     assert log.user_ids.dtype == np.int64
     assert log.user_ids[log.user_codes].tolist() == [3, 1]
     assert len(InteractionLog.from_columns([], [], [])) == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ((["a", 7], ["x", "y"]), r"users\[1\] is 7, of type int"),
+        ((["a", float("nan")], ["x", "y"]), r"users\[1\] is nan"),
+        ((["a", "b"], ["x", True]), r"items\[1\] is True"),
+        ((np.array([2**63 + 1], np.uint64), ["x"]), "beyond the integers of 64 bits"),
+        (([2**70], ["x"]), "beyond the integers of 64 bits"),
+        ((["a", "b"], ["x", "y"], [1, "2024-01-02"]), r"timestamps\[\d\] is '"),
+    ],
+)
+def test_nothing_becomes_an_id_or_a_time_that_is_none(columns, words):
+    with pytest.raises(DataError, match=words):
+        InteractionLog.from_columns(*columns)

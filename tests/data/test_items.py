@@ -1,5 +1,6 @@
 """Titles of items in each form they come in."""
 
+import gzip
 import re
 
 import pytest
@@ -54,6 +55,9 @@ def test_movielens_u_item_is_latin_1(tmp_path):
             "item_id,title\n1,x\n\n2\n",
             "a.csv, line 4: 1 columns where the first row has 2",
         ),
+        ("a.csv", "item_id,title,genre\n1,Alien, the movie,Horror\n", "line 2: 4 columns where"),
+        ("a.csv", 'item_id,title\n1,"Alien\n2,Heat\n', "line 2: the row cannot be read"),
+        ("a.parquet", "PAR1 and no more", "cannot be read as Parquet"),
         ("a.txt", "1 Toy Story\n", "not from 'lines'"),
         ("a.csv", "", "the file is empty"),
         ("a.csv", "\n", "the file is empty"),
@@ -65,6 +69,13 @@ def test_bad_item_files(tmp_path, name, text, said):
     path.write_text(text)
     with pytest.raises(DataError, match=re.escape(said)):
         read_item_titles(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_compressed_item_file_has_its_letters(tmp_path, encoding):
+    path = tmp_path / "titles.csv.gz"
+    path.write_bytes(gzip.compress("item_id,title\n1,Amélie\n".encode(encoding)))
+    assert read_item_titles(path) == {"1": "Amélie"}
 
 
 def test_missing_item_file(tmp_path):

@@ -127,6 +127,56 @@ def test_a_path_is_never_a_pattern(tmp_path):
     assert events(read_interactions(str(path))) == [("x", "y")]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_name_that_is_another_files_pattern(tmp_path, suffix):
+    for name, item in ((f"a1.{suffix}", "other"), (f"a[1].{suffix}", "own")):
+        frame = pd.DataFrame({"user": ["u"], "item": [item]})
+        if suffix == "csv":
+            frame.to_csv(tmp_path / name, index=False)
+        else:
+            frame.to_parquet(tmp_path / name)
+    assert events(read_interactions(tmp_path / f"a[1].{suffix}")) == [("u", "own")]
+
+
+def test_folders_give_a_parquet_file_no_column_that_it_has(tmp_path):
+    folder = tmp_path / "item=3"
+    folder.mkdir()
+    pd.DataFrame({"user": ["u"], "item": ["own"]}).to_parquet(folder / "x.parquet")
+    assert events(read_interactions(folder / "x.parquet")) == [("u", "own")]
+    assert events(read_interactions(tmp_path)) == [("u", "own")]
+    other = tmp_path / "parts" / "user=7"
+    other.mkdir(parents=True)
+    pd.DataFrame({"item": ["x"]}).to_parquet(other / "x.parquet")
+    assert events(read_interactions(tmp_path / "parts")) == [(7, "x")]
+
+
+def test_a_column_without_a_name_is_passed_over(tmp_path):
+    pd.DataFrame({"user": ["u"], "item": ["i"]}).to_csv(tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text().startswith(",user,item")
+    assert events(read_interactions(tmp_path / "rows.csv", where="item = 'i'")) == [("u", "i")]
+    path = write(tmp_path, "end.csv", "user,item,\nu,i,\n")
+    assert events(read_interactions(path)) == [("u", "i")]
+
+
+def test_keys_of_json_may_hold_any_mark(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"user": "u", "it\\"e/m~": "i", "": 1}\n')
+    assert events(read_interactions(path, item='it"e/m~')) == [("u", "i")]
+
+
+def test_a_file_that_cannot_be_opened_or_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_bytes("user,item\nu,i\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"a.csv, line 1: this is not text of the encoding"):
+        read_interactions(path, encoding="utf-16")
+
+    def refused(*given, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    with pytest.raises(DataError, match=r"cannot be opened \(Permission denied\)"):
+        read_interactions(write(tmp_path, "b.csv", "user,item\nu,i\n"))
+
+
 def test_text_times_may_be_iso_dates(tmp_path):
     text = (
         "user,item,date\na,x,2020-01-01\na,y,2020-01-01T00:00:01Z\na,z,2020-01-01 02:00:00.5+02\n"

@@ -100,15 +100,19 @@ def listed_items(
         return None
     found = []
     for text in texts:
-        items = [vocabulary.parse_item(part) for part in _parts(flag, text)]
+        items = [vocabulary.parse_item(part) for part in _parts(flag, text, vocabulary)]
         _check_no_comma_was_meant(flag, text, items, vocabulary)
         found += items
     return found
 
 
-def _parts(flag: str, text: str) -> list[str]:
+def _parts(flag: str, text: str, vocabulary: Vocabulary) -> list[str]:
     if '"' not in text:
-        return [part.strip() for part in text.split(",")]
+        # A blank beside a comma is none of the id's, unless an id has it.
+        parts, own = text.split(","), vocabulary.item_kind == "string"
+        as_written = vocabulary.encode_items(parts) != UNKNOWN if own else [False] * len(parts)
+        return [part if is_id else part.strip()
+                for part, is_id in zip(parts, as_written, strict=True)]  # fmt: skip
     try:
         (cells,) = csv.reader([text], skipinitialspace=True, strict=True)
     except csv.Error as error:

@@ -79,7 +79,7 @@ def train(
     timed = OFF if profile is None else Profile()
     screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
-    _check_places(out, kept, profile)
+    _check_places(out, kept, profile, pictures)
     if not fresh:
         check_target(kept, CHECKPOINT)
     keeping = _callbacks(tensorboard, mlflow)
@@ -106,32 +106,39 @@ def train(
     with timed.span("saving"):
         result.recommender.save(out)
         remove_artifact(kept, CHECKPOINT)
-    if pictures is not None:
-        _draw(result, pictures)
     if as_json:
         found = {"model": str(out), **result.recommender.info()}
         if profile is not None:
             timed.write(profile)
             found["profile"] = timed.to_dict()
         print_json(found)
-        return
-    print_evaluation(screen, result.evaluation)
-    print_counts(screen, result)
-    if profile is not None:
-        _tell_profile(screen, timed, profile, result.recommender.record["step"])
+    else:
+        print_evaluation(screen, result.evaluation)
+        print_counts(screen, result)
+        if profile is not None:
+            _tell_profile(screen, timed, profile, result.recommender.record["step"])
+        _tell_what_next(screen, out, result.recommender)
+    if pictures is not None:
+        _draw(result, pictures)
+
+
+def _tell_what_next(screen: Console, out: Path, recommender: Any) -> None:
     screen.print(f"\nSaved to {out}. Next:", highlight=False, soft_wrap=True)
-    folder = shlex.quote(str(out))
-    someone = shlex.quote(str(result.recommender.vocabulary.user_ids[0]))
+    folder, someone = shlex.quote(str(out)), shlex.quote(str(recommender.vocabulary.user_ids[0]))
     screen.print(f"  attrec recommend {folder} {someone}", highlight=False, soft_wrap=True)
     screen.print(f"  attrec info {folder}", highlight=False, soft_wrap=True)
 
 
-def _check_places(out: Path, kept: Path, profile: Path | None) -> None:
+def _check_places(out: Path, kept: Path, profile: Path | None, pictures: Path | None) -> None:
     from attrec.artifact import check_target
 
     if out.resolve() == kept.resolve():
         raise RequestError(f"{out}: --out and --checkpoint are one folder; give each its own")
     check_target(out)
+    if pictures is not None and pictures.exists() and not pictures.is_dir():
+        raise RequestError(f"{pictures}: is a file; give --pictures a folder")
+    if profile is not None and profile.resolve() in (out.resolve(), kept.resolve()):
+        raise RequestError(f"{profile}: --profile names a folder of the model; name another file")
     if profile is not None and (profile.is_dir() or not profile.parent.is_dir()):
         raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
 

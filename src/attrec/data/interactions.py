@@ -17,6 +17,7 @@ IdArray = npt.NDArray[Any]
 """External ids: int64, or object holding ``str``."""
 NO_IDS = ("", "nan", "null", "none", "<na>")
 """Texts that stand, in any case of their letters, where there is no id."""
+_LARGEST_ID = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class InteractionLog:
         """
         user_ids, user_codes = _distinct(users, f"{source}: users")
         item_ids, item_codes = _distinct(items, f"{source}: items")
-        times = None if timestamps is None else np.asarray(timestamps, dtype=np.float64)
+        times = None if timestamps is None else _times(timestamps, source)
         if len(user_codes) != len(item_codes) or (times is not None and len(times) != len(items)):
             raise DataError(
                 f"{source}: the columns have {len(user_codes)} users, {len(item_codes)} items and "
@@ -210,21 +211,44 @@ def _distinct(ids: Sequence[Any] | IdArray, place: str) -> tuple[IdArray, npt.ND
 
 
 def _ids(ids: Sequence[Any] | IdArray, place: str) -> IdArray:
-    values = np.asarray(ids)
+    # NumPy would make texts of a list that mixes them with numbers.
+    values = np.asarray(ids, dtype=None if hasattr(ids, "dtype") else object)
     if values.dtype.kind in "iu":
-        return values.astype(np.int64)
+        return _whole(values, place)
     found = values.astype(object)
     if values.dtype.kind == "U" or len(found) == 0:
         return found
     kinds = [_kind(one) for one in found.tolist()]
     wanted = kinds[0] if kinds[0] in ("str", "int") else "an integer or a string"
     row = next((row for row, kind in enumerate(kinds) if kind != wanted), None)
+    if row is None and wanted == "str":
+        return found
     if row is None:
-        return found if wanted == "str" else found.astype(np.int64)
+        return _whole(found, place)
     raise DataError(
         f"{place}[{row}] is {found[row]!r}, of type {type(found[row]).__name__}; give ids that are "
         "all integers or all strings, and leave out rows without one"
     )
+
+
+def _whole(values: npt.NDArray[Any], place: str) -> IdArray:
+    if len(values) and max(abs(int(values.min())), int(values.max())) > _LARGEST_ID:
+        raise DataError(
+            f"{place} has {values.max()}, beyond the integers of 64 bits; give ids as strings"
+        )
+    return values.astype(np.int64)
+
+
+def _times(timestamps: Sequence[Any] | npt.NDArray[Any], place: str) -> npt.NDArray[np.float64]:
+    values = np.asarray(timestamps)
+    if values.dtype.kind not in "iuf" and len(values):
+        wrong = (row for row, one in enumerate(values.tolist()) if not isinstance(one, int | float))
+        row = next(wrong, 0)
+        raise DataError(
+            f"{place}: timestamps[{row}] is {values.tolist()[row]!r}; give seconds since 1970 as "
+            "numbers"
+        )
+    return values.astype(np.float64)
 
 
 def _kind(one: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attrec.data.columns import KNOWN_NAMES, plain
+from attrec.data.encoding import first_sentence
 from attrec.data.locations import Location
 from attrec.data.text_files import existing_file, open_text, sniff_format
 from attrec.errors import ConfigError, DataError
@@ -128,17 +131,16 @@ def read_items(path: str | Path) -> Items:
     ({'1': 'Toy Story (1995)'}, {'1': 'Animation Comedy'})
     """
     file = existing_file(path)
-    encoding = _encoding(file)
     location, db = Location(str(file), file.name), duckdb.connect()
-    kind = sniff_format(location, db, encoding)
+    kind = sniff_format(location, db)
     if kind == "parquet":
-        return _read_parquet(file, db)
+        return _read_parquet(location, db)
     if kind in ("lines", "jsonl"):
         raise DataError(
             f"{file.name}: items are read from delimited text or Parquet, not from {kind!r}; "
             "give a CSV file with the header item_id,title"
         )
-    text = open_text(location, db, kind, encoding)
+    text = open_text(location, db, kind, _encoding(location))
     _, first = text.first_row()
     id_at, title_at, year_at, named = _columns(first, file.name)
     titles: dict[str, str] = {}
@@ -149,11 +151,11 @@ def read_items(path: str | Path) -> Items:
     }
     blanks = {name: " " for at, name in others.items() if first[at].strip().endswith(":token_seq")}
     attributes: dict[str, dict[str, str]] = {name: {} for name in others.values()}
-    for line, cells in islice(text.rows(), int(named), None):
-        if len(cells) <= max(id_at, title_at):
+    for line, cells in islice(text.rows(strict=True), int(named), None):
+        if not max(id_at, title_at) < len(cells) <= len(first):
             raise DataError(
                 f"{file.name}, line {line}: {len(cells)} columns where the first row has "
-                f"{len(first)}; correct the row"
+                f"{len(first)}; correct the row (in CSV a cell with a comma stands in quotes)"
             )
         year = cells[year_at].strip() if year_at is not None and year_at < len(cells) else ""
         titles[cells[id_at]] = _with_year(cells[title_at].strip(), year)
@@ -163,14 +165,16 @@ def read_items(path: str | Path) -> Items:
     return Items({item: title for item, title in titles.items() if title}, attributes, blanks)
 
 
-def _read_parquet(file: Path, db: duckdb.DuckDBPyConnection) -> Items:
+def _read_parquet(file: Location, db: duckdb.DuckDBPyConnection) -> Items:
     """Read a Parquet file: lists of numbers are vectors, integers and others several values."""
     try:
-        table = db.execute("SELECT * FROM read_parquet(?)", [str(file)])
+        table = db.execute(f"SELECT * FROM read_parquet({file.in_sql}, hive_partitioning = false)")
         kinds = {column[0]: str(column[1]) for column in table.description or ()}
         rows = table.fetchall()
     except duckdb.Error as error:
-        raise DataError(f"{file.name}: cannot be read as Parquet ({error})") from error
+        raise DataError(
+            f"{file.name}: cannot be read as Parquet ({first_sentence(error)}); check it"
+        ) from error
     names = list(kinds)
     plain_names = [plain(name) for name in names]
     id_at = _first_known(plain_names, [name for tier in KNOWN_NAMES["item"] for name in tier])
@@ -180,7 +184,7 @@ def _read_parquet(file: Path, db: duckdb.DuckDBPyConnection) -> Items:
             f"{file.name}: no column is known to hold ids among {', '.join(names)}; "
             "name one item_id"
         )
-    by_id = {str(row[id_at]): row for row in rows}
+    by_id = {str(row[id_at]): row for row in rows if row[id_at] is not None}
     titles = {}
     if title_at is not None:
         titles = {item: str(row[title_at]) for item, row in by_id.items() if row[title_at]}
@@ -197,7 +201,10 @@ def _read_parquet(file: Path, db: duckdb.DuckDBPyConnection) -> Items:
                 found.no_vectors[name] = str(error)
         if first is not None and not isinstance(first[0], float):
             found.separators[name] = "|"
-            found.attributes[name] = {i: "|".join(map(str, cell)) for i, cell in cells.items()}
+            found.attributes[name] = {
+                i: "|".join(str(one) for one in cell if one is not None)
+                for i, cell in cells.items()
+            }
         elif first is None:
             found.attributes[name] = {i: str(cell) for i, cell in cells.items()}
     return found
@@ -241,9 +248,15 @@ def _with_year(title: str, year: str) -> str:
     return f"{title} ({year})" if title and year and not _ENDS_WITH_YEAR.search(title) else title
 
 
-def _encoding(path: Path) -> str:
+def _encoding(file: Location) -> str:
+    """Answer latin-1 where the text is no UTF-8; what cannot be read is told when it is read."""
+    opened = gzip.open if file.compression == "gzip" else open
     try:
-        path.read_bytes().decode()
+        with opened(file.path, "rt", encoding="utf-8") as text:
+            for _ in text:
+                pass
     except UnicodeDecodeError:
         return "latin-1"
+    except (OSError, EOFError, zlib.error):
+        pass
     return "utf-8"

@@ -53,6 +53,11 @@ class Location:
         path = Path(self.path)
         return (path.with_suffix("") if self.compression != "none" else path).suffix.lower()
 
+    @property
+    def in_sql(self) -> str:
+        """The path as duckdb takes it, to which a name such as ``log[1].csv`` is a pattern."""
+        return literal(self.path if self.remote else glob.escape(self.path))
+
     @contextmanager
     def lines(self, db: duckdb.DuckDBPyConnection, encoding: str) -> Iterator[Iterator[str]]:
         """Yield the lines with their ends; bytes that are no text become U+FFFD.
@@ -60,19 +65,24 @@ class Location:
         Raises
         ------
         DataError
-            A compressed file is cut off or damaged.
+            The file cannot be opened, is not of its encoding, or is compressed and damaged.
         """
         # A mark at the beginning of UTF-8 is no text.
         codec = {"utf-8": "utf-8-sig"}.get(encoding, encoding)
         options: dict[str, Any] = {"encoding": codec, "errors": "replace", "newline": ""}
-        if not self.remote and self.compression == "none":
-            with Path(self.path).open(**options) as handle:
-                yield self._bounded(handle)
-        elif not self.remote and self.compression == "gzip":
-            with gzip.open(self.path, "rt", **options) as handle:
-                yield self._bounded(handle)
-        else:
+        if self.remote or self.compression == "zstd":
             yield self._scanned(db, encoding)
+            return
+        opened: Any = gzip.open if self.compression == "gzip" else open
+        try:
+            handle = opened(self.path, "rt", **options)
+        except OSError as error:
+            raise DataError(
+                f"{self.name}: the file cannot be opened ({error.strerror}); check that this "
+                "account may read it"
+            ) from error
+        with handle:
+            yield self._bounded(handle)
 
     def _bounded(self, handle: TextIO) -> Iterator[str]:
         """Yield lines; one without an end in sight is refused before it fills the memory."""
@@ -88,12 +98,17 @@ class Location:
                 number += 1
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise damaged(self.name, error) from error
+        except UnicodeError as error:
+            raise DataError(
+                f"{self.name}, line {number}: this is not text of the encoding that was named "
+                f"({error}); name the one it has"
+            ) from error
 
     def _scanned(self, db: duckdb.DuckDBPyConnection, encoding: str) -> Iterator[str]:
         reader = db.cursor()
         try:
             reader.execute(
-                f"SELECT line FROM read_csv({literal(self.path)}, delim = '\x01', quote = '', "
+                f"SELECT line FROM read_csv({self.in_sql}, delim = '\x01', quote = '', "
                 "escape = '', header = false, auto_detect = false, store_rejects = true, "
                 f"columns = {{'line': 'VARCHAR'}}, encoding = {literal(encoding)}, "
                 f"compression = {literal(self.compression)})"

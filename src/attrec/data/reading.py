@@ -245,7 +245,9 @@ def _open_table(db: duckdb.DuckDBPyConnection, texts: list[TextFile], config: Da
     if named:
         names = [cell.split(":", 1)[0] if text.format == "inter" else cell for cell in cells]
         names = [cell.strip() for cell in names]
-        columns = names if len(set(map(str.lower, names))) == len(names) else columns
+        # A table saved with its row numbers has a column without a name.
+        called = [name or column for name, column in zip(names, columns, strict=True)]
+        columns = called if len(set(map(str.lower, called))) == len(called) else columns
     partitions = _partitions(texts[0].location, columns)
     known = [*(names if named else ()), *partitions]
     if named:
@@ -399,7 +401,7 @@ def _scan_text(
 
 
 def _paths(texts: list[TextFile]) -> str:
-    return f"[{', '.join(literal(text.location.path) for text in texts)}]"
+    return f"[{', '.join(text.location.in_sql for text in texts)}]"
 
 
 def _open_json(db: duckdb.DuckDBPyConnection, files: list[Location], config: DataConfig) -> Source:
@@ -415,9 +417,7 @@ def _open_json(db: duckdb.DuckDBPyConnection, files: list[Location], config: Dat
     if not names:
         wrong = rejected()
         raise DataError(str(wrong[0]) if wrong else f"{name}: there are no rows; add interactions")
-    picked = ", ".join(
-        f"json_extract(line, {literal('$.' + _quoted(key))}) AS {_quoted(key)}" for key in names
-    )
+    picked = ", ".join(f"json_extract(line, {_pointer(key)}) AS {_quoted(key)}" for key in names)
     db.execute(f"CREATE TEMP VIEW source AS SELECT {picked} FROM lines WHERE good")
     good = "SELECT rowid FROM lines WHERE good LIMIT 1 OFFSET "
     return _table_source(
@@ -427,6 +427,11 @@ def _open_json(db: duckdb.DuckDBPyConnection, files: list[Location], config: Dat
         )[0],
         rejected,
     )  # fmt: skip
+
+
+def _pointer(key: str) -> str:
+    """Say where a key stands in an object, as RFC 6901 does; it may hold any mark."""
+    return literal("/" + key.replace("~", "~0").replace("/", "~1"))
 
 
 def _json_keys(db: duckdb.DuckDBPyConnection, texts: list[TextFile], name: str) -> list[str]:
@@ -442,7 +447,8 @@ def _json_keys(db: duckdb.DuckDBPyConnection, texts: list[TextFile], name: str) 
         raise unreadable(name, error) from error
     return [row[0] for row in db.execute(
         "SELECT key FROM (SELECT unnest(json_keys(line)) AS key FROM "
-        f"(SELECT line FROM lines WHERE good LIMIT {_JSON_HEAD})) GROUP BY key ORDER BY key"
+        f"(SELECT line FROM lines WHERE good LIMIT {_JSON_HEAD})) WHERE key <> '' "
+        "GROUP BY key ORDER BY key"
     ).fetchall()]  # fmt: skip
 
 
@@ -455,11 +461,13 @@ def _open_parquet(
 
 
 def _scan_parquet(db: duckdb.DuckDBPyConnection, files: list[Location], name: str) -> list[str]:
+    paths = f"[{', '.join(file.in_sql for file in files)}], union_by_name = true"
     try:
-        db.execute(
-            "CREATE TEMP VIEW source AS SELECT * FROM read_parquet("
-            f"[{', '.join(literal(file.path) for file in files)}], union_by_name = true)"
-        )
+        bare = f"SELECT * FROM read_parquet({paths}, hive_partitioning = false)"
+        own = [str(row[0]) for row in db.execute(f"DESCRIBE {bare}").fetchall()]
+        if _partitions(files[0], own):
+            bare = f"SELECT * FROM read_parquet({paths}, hive_partitioning = true)"
+        db.execute(f"CREATE TEMP VIEW source AS {bare}")
         return [str(row[0]) for row in db.execute("DESCRIBE source").fetchall()]
     except duckdb.Error as error:
         raise DataError(

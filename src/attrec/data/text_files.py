@@ -76,8 +76,11 @@ class TextFile:
         """Whether quotation marks protect delimiters and line ends: in CSV only."""
         return self.format == "csv" and self.quotes
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the 1-based line and the cells of each row; empty lines are passed over."""
+    def rows(self, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """Yield the 1-based line and the cells of each row; empty lines are passed over.
+
+        ``strict`` refuses quotation marks that are not closed.
+        """
         with self.location.lines(self.db, self.encoding) as lines:
             if not self.quoted:
                 for line, text in enumerate(lines, start=1):
@@ -85,7 +88,7 @@ class TextFile:
                     if bare.strip(" \t") if self.format == "lines" else bare:
                         yield line, self._split(bare)
                 return
-            reader = csv.reader(lines, delimiter=self.delimiter)
+            reader = csv.reader(lines, delimiter=self.delimiter, strict=strict)
             line = 1
             try:
                 for cells in reader:

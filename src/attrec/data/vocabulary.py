@@ -87,6 +87,17 @@ class Vocabulary:
         new = ids[self.encode_items(ids) == UNKNOWN]
         return replace(self, item_ids=_appended(self.item_ids, new, "item", source))
 
+    def check_kinds(self, log: InteractionLog) -> None:
+        """Refuse a log whose ids are of another kind than these: it could have none in common.
+
+        Raises
+        ------
+        DataError
+            They are.
+        """
+        _check_kind(self.user_ids, log.user_ids, "user", log.source)
+        _check_kind(self.item_ids, log.item_ids, "item", log.source)
+
     @property
     def num_users(self) -> int:
         """M: number of users."""
@@ -227,13 +238,17 @@ def _appended(ids: IdArray, new: IdArray, name: str, source: str) -> IdArray:
     DataError
         They are of the other kind.
     """
-    if len(ids) and len(new) and _kind(ids) != _kind(new):
-        raise DataError(
-            f"{source}: its {name} ids are {_kind(new)}s, such as {new.tolist()[0]!r}, and the "
-            f"model's are {_kind(ids)}s; bring both to one kind"
-        )
+    _check_kind(ids, new, name, source)
     both: IdArray = np.concatenate([ids, new]) if len(new) else ids
     return both
+
+
+def _check_kind(ids: IdArray, others: IdArray, name: str, source: str) -> None:
+    if len(ids) and len(others) and _kind(ids) != _kind(others):
+        raise DataError(
+            f"{source}: its {name} ids are {_kind(others)}s, such as {others.tolist()[0]!r}, and "
+            f"the model's are {_kind(ids)}s; bring both to one kind"
+        )
 
 
 def _encode(values: IdArray, table: IdArray) -> npt.NDArray[np.int64]:
