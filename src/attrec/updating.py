@@ -217,9 +217,11 @@ def _named(number: int, ids: tuple[int | str, ...]) -> str:
 
 def _is_repeated(log: InteractionLog, known: set[str | None], recommender: Recommender) -> bool:
     """Answer whether a file without times was taken in before, whole or cut to a k-core."""
+    if log.timestamps is not None:
+        return False
+    if log.fingerprint() in known:
+        return True
     data = recommender.options.data
-    if log.timestamps is not None or log.fingerprint() in known:
-        return log.timestamps is None
     if data == data.uncut():
         return False
     try:
