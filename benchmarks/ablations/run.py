@@ -209,7 +209,7 @@ def run_row(family: Family, log: str, name: str) -> None:
             "data": {"name": family.logs[log], "log_sha256": split.log.fingerprint()},
             "protocol": found["protocol"],
             "config": options.to_dict(),
-            "seeds": [0],
+            "seeds": [options.train.seed],
             "metrics": found["systems"][name],
             "family": family.name,
             "minus_preset": found["differences"].get(family.name, {}),

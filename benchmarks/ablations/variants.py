@@ -213,6 +213,8 @@ ADDITIVE: dict[str, type[AdditiveNetwork]] = {
 
 ACCURATE: dict[str, dict[str, object]] = {
     "accurate": {},
+    "another-seed": {"seed": 1},
+    "a-third-seed": {"seed": 2},
     "any-length": {"temperature": 0.5},
     "two-tables": {"tied_embeddings": False},
     "random-maps": {"identity_maps": False},
@@ -234,7 +236,10 @@ ACCURATE: dict[str, dict[str, object]] = {
     "no-weight-decay": {"weight_decay": 0.0},
     "sampled-softmax": {"softmax_samples": 4096},
 }
-"""Changes of the accurate preset by options of the product; a network may go with them."""
+"""Changes of the accurate preset by options of the product; a network may go with them.
+
+Of the preset itself other seeds show what first numbers alone change.
+"""
 
 MOMENT: dict[str, dict[str, object]] = {
     "moment": {},

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from attrec.config import DataConfig
 from attrec.data.interactions import NO_IDS, CleaningStep, IdArray, InteractionLog
-from attrec.data.locations import damaged
+from attrec.data.locations import damaged, first_sentence
 from attrec.data.sorting import stable_order
 from attrec.data.units import LARGEST_SECONDS, SMALLEST_SECONDS, UNITS
 from attrec.errors import DataError
@@ -405,10 +405,3 @@ def unreadable(name: str, error: duckdb.Error) -> DataError:
             "open; bring all rows to one form (lines added by hand are often of the other)"
         )
     return DataError(f"{name}: it cannot be read ({first_sentence(error)}); correct or convert it")
-
-
-def first_sentence(error: Exception) -> str:
-    """Return the line of duckdb's message that says what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("Original Line", "LINE ", "^"))]
-    return re.sub(r"^[A-Z][A-Za-z ]+ Error: ", "", (said or lines)[0])

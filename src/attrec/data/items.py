@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attrec.data.columns import KNOWN_NAMES, plain
-from attrec.data.encoding import first_sentence
-from attrec.data.locations import Location
+from attrec.data.locations import Location, first_sentence
 from attrec.data.text_files import existing_file, open_text, sniff_format
 from attrec.errors import ConfigError, DataError
 

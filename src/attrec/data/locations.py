@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,8 +154,15 @@ def find_files(source: str | Path, db: duckdb.DuckDBPyConnection) -> list[Locati
 
 def damaged(name: str, error: Exception) -> DataError:
     """Say that a compressed file cannot be read to its end."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "unreadable")
+    said = first_sentence(error)
     return DataError(f"{name}: the file is cut off or damaged ({said}); copy or export it again")
+
+
+def first_sentence(error: Exception) -> str:
+    """Return the line of duckdb's message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Original Line", "LINE ", "^"))]
+    return re.sub(r"^[A-Z][A-Za-z ]+ Error: ", "", (said or lines or ["unreadable"])[0])
 
 
 def literal(value: object) -> str:

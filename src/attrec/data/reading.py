@@ -23,9 +23,9 @@ from attrec.config import DataConfig
 from attrec.data.cleaning import clean
 from attrec.data.columns import Roles, Wanted, is_header, roles_by_name, roles_by_position
 from attrec.data.databases import is_database, query_into, shown_address
-from attrec.data.encoding import EXAMPLES, BadRow, Source, encode, first_sentence, unreadable
+from attrec.data.encoding import EXAMPLES, BadRow, Source, encode, unreadable
 from attrec.data.interactions import InteractionLog
-from attrec.data.locations import Location, find_files, literal
+from attrec.data.locations import Location, find_files, first_sentence, literal
 from attrec.data.store import LogStore
 from attrec.data.text_files import FORMATS, TextFile, open_text, sniff_format
 from attrec.errors import DataError, MissingExtraError
