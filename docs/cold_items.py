@@ -18,7 +18,7 @@ Found = Mapping[str, Any]
 def cold_items() -> list[str]:
     """Make the part of the page."""
     found = {name: row for name in ROWS if (row := measured(name)) is not None}
-    lines = ["# Items that were never trained on", ""]
+    lines = ["## Items that were never trained on", ""]
     if not found:
         return [*lines, "Not measured yet: `make bench-cold-items`.", ""]
     lines += [

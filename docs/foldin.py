@@ -39,6 +39,7 @@ def users_given_anew() -> list[str]:
             cells = [_figure(figures[metric], less.get(metric)) for metric in USERS]
             body.append([system, *cells])
         lines += [*table(["held-out users; model", *USERS.values()], body), ""]
+        lines += _told(row)
     if not lines:
         return ["Not measured yet: `make bench-foldin`.", ""]
     return [
@@ -95,9 +96,13 @@ def items_folded_in() -> list[str]:
         ]  # fmt: skip
         head = ["", "events", "new: HR@10", "NDCG@10", "of the lists", "trained items: NDCG@10"]
         lines += [*table(head, body), ""]
-        if told := measured_before(changed(row)):
-            lines += [told.rstrip(), ""]
+        lines += _told(row)
     return lines or ["Not measured yet: `make bench-foldin`.", ""]
+
+
+def _told(row: Found) -> list[str]:
+    told = measured_before(changed(row))
+    return [told.rstrip(), ""] if told else []
 
 
 def _users(*, accurate: bool) -> list[dict[str, Any]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from docs.performance import rows, table
+from benchmarks.rows import changed_options
+
+from attrec.config import Options
+from docs.performance import measured_before, rows, table
 
 NAMES = {"ml-100k": "MovieLens 100K", "movietweetings-100k": "MovieTweetings"}
 
@@ -94,8 +97,11 @@ def _replays(found: list[dict[str, Any]]) -> list[str]:
         )
     head = ["log, preset", "median δ", "first requests", *(f"m = {m}" for m in margins)]
     lines += table([*head, "searching always", "the query itself"], body)
+    before = [(row, changed_options(row, Options.of(row["row"].split(".")[1]))) for row in found]
     return [
         *lines,
+        "",
+        *(f"{row['row']}: {measured_before(changed)}" for row, changed in before if changed),
         "",
         "One event moves a query much farther than the tenth and the eleventh item are apart: with "
         "few further candidates next to nothing is proved, with hundreds of them a third and more. "

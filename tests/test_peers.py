@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -395,14 +396,19 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
         for cells in reversed([line.split("|") for line in text.splitlines() if line[:2] == "| "])
     }
     assert "Not measured yet: absent." in text
-    assert line_of["cut"][-2].strip() == "cut at 0 min, no published figure"
+    assert re.fullmatch(
+        r"cut at 0 min in epoch \S+ of \d+( and still improving)?, no published figure",
+        line_of["cut"][-2].strip(),
+    )
     assert line_of["good"][-2].strip() == ""
     assert line_of["unlike"][-2].strip() == "not reproduced"
-    assert "Nothing is claimed over unlike: not retrained it reaches 1.0000 of the " in text
+    assert (
+        "Nothing is claimed over unlike: not retrained it reaches 1.0000 / 1.0000 of the " in text
+    )
     assert line_of["it"][-2].strip() == "published: a paper"
     assert "Best peer of this run: good, NDCG@10 1.0000; AttRec − it: -" in text
     assert "; neither retrained: -" in text
-    assert "Best floor of this run: floor" in text
+    assert "Best baseline of this run: floor" in text
     cost = {
         "train_seconds": 100.0, "epochs": [1, 2], "peak_memory_bytes": 7e9,
         "trained": [
@@ -425,7 +431,7 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)
     text = page.peers_page()
-    assert "| cut at 0 min, beside an AttRec of other options than today's" in text
+    assert ", beside an AttRec of other options than today's" in text
     page.draw(place / "pictures")
     picture = place / "pictures" / "walks.leave-last-out.svg"
     assert "(peers/walks.leave-last-out.svg)" in text
@@ -453,7 +459,7 @@ def test_the_page_says_in_what_attrec_is_behind(place, monkeypatch):
     peers.run_row(row)
     monkeypatch.setattr(page, "read_rows", lambda: {row.name: row})
     assert measured(row.name)["reproduced"] is False
-    assert "\nAttRec is behind good: hit_rate@10 -" in page.peers_page()
+    assert "\n- AttRec is behind good: hit_rate@10 -" in page.peers_page()
     lead = {"mean": 0.1, "low": 0.05, "high": 0.15, "excludes_zero": True}
     loss = {"mean": -0.1, "low": -0.15, "high": -0.05, "excludes_zero": True}
     chance = {"mean": -0.1, "low": -0.25, "high": 0.05, "excludes_zero": False}
@@ -487,6 +493,32 @@ def test_a_score_that_only_the_popularity_of_the_moment_reaches_is_marked():
     assert page.of_the_network([first, second, chosen]) == [first, second]
     assert page.of_the_network([first, second]) == [first, second]
     assert page.of_the_network([first]) == [first]
+
+
+def test_a_lead_that_is_not_the_networks_is_told(place, monkeypatch):
+    row = declared()
+    peers.run_row(row)
+    found = measured(row.name)
+    curves = [
+        [
+            {"epoch": 1, "ndcg@10": 0.25},
+            {"epoch": 2, "ndcg@10": 0.5},
+            {"epoch": 2, "ndcg@10": 0.75},
+        ],
+        [{"epoch": 1, "ndcg@10": 0.125}],
+    ]
+    found["attrec"]["curves"] = curves
+    (told,) = page._of_the_moment({"good": (found, "good")})
+    assert "after 1 of 2 trainings of AttRec" in told
+    assert "with it 0.7500, 0.1250, of the network alone 0.5000, 0.1250, of good" in told
+    found["attrec"]["curves"] = curves[1:]
+    assert page._of_the_moment({"good": (found, "good")}) == []
+    # Beside the peers stands what the network reaches by itself, where that is measured.
+    monkeypatch.setattr(page, "read_rows", lambda: {row.name: row})
+    assert "| attrec, its network alone |" not in page.peers_page()
+    systems = dict.fromkeys(page.ATTREC, found["systems"]["attrec"])
+    results.write_row("accuracy", "walks.leave-last-out.network-alone", {"systems": systems})
+    assert "| attrec, its network alone |" in page.peers_page()
 
 
 def test_the_verdict_is_by_the_clock_with_the_judging(place, monkeypatch):
