@@ -182,11 +182,44 @@ def test_integer_ids_come_back_as_integers():
         ({"user": "u01", "allow": ["001"], "deny": ["001"]}, RequestError, "leave no item"),
         ({"user": "u01", "deny": [f"{i:03}" for i in range(30)]}, RequestError, "leave no item"),
         ({"user": "u00"}, RequestError, "nothing is left to rank"),
+        ({"user": "u01", "deny": [1]}, UnknownIdError, "item 1: this model's item ids are strings"),
+        ({"user": "u01", "allow": ["001", None]}, UnknownIdError, "item None: this model's"),
+        ({"user": "u01", "like": ["002"], "strength": "x"}, RequestError, "'x' is no number"),
+        ({"user": "u01", "long_term_weight": "x"}, RequestError, "'x' is no number"),
     ],
 )
 def test_requests_that_cannot_be_answered(model, arguments, error, message):
     with pytest.raises(error, match=message):
         model.recommend(**arguments)
+
+
+@pytest.mark.parametrize("given", [["107"], [107.0], pd.Series([107, None]), [107, np.nan]])
+def test_what_shall_be_denied_is_never_passed_over(given):
+    model = build(integer=True)
+    assert 107 not in [place.item_id for place in model.recommend(3, k=99, deny=[107, 99_999])]
+    with pytest.raises(
+        UnknownIdError, match=r"item ('107'|107.0|nan): this model's item ids are int"
+    ):
+        model.recommend(3, deny=given)
+
+
+def test_large_integers_of_any_width_are_told_apart():
+    users, items = 2**60 + np.arange(40), 2**60 + np.arange(NUM_ITEMS)
+    log = InteractionLog.from_columns(np.repeat(users, 6), np.resize(items, 240))
+    vocabulary = Vocabulary.fit(log)
+    for width in (np.int64, np.uint64, object):
+        assert vocabulary.encode_users(users.astype(width)).tolist() == list(range(40))
+    assert vocabulary.encode_users([*users.tolist(), 2**63, 2**70])[-3:].tolist() == [39, -1, -1]
+    assert vocabulary.encode_users(np.array([2**63, 2**60], np.uint64)).tolist() == [-1, 0]
+    model = attrec.fit(log, preset="paper-sparse", embedding_dim=4, max_epochs=1).recommender
+    denied = items[:20].astype(np.uint64)
+    left = [place.item_id for place in model.recommend(int(users[0]), k=99, deny=denied)]
+    assert set(left).isdisjoint(denied.tolist())
+
+
+@pytest.mark.parametrize("k", [np.int64(3), np.int32(3)])
+def test_a_count_may_be_a_number_of_numpy(model, k):
+    assert model.recommend("u02", k=k) == model.recommend("u02", k=3)
 
 
 # Batches
@@ -256,6 +289,13 @@ def test_batches_that_cannot_be_answered(model):
         model.recommend_batch(k=0)
     with pytest.raises(RequestError, match="one id where a list"):
         model.recommend_batch("u01")
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pd.DataFrame, pa.table])
+def test_a_row_without_a_user_is_named(make):
+    frame = make({"user_id": [3, 4, None]})
+    with pytest.raises(RequestError, match="column 'user_id', row 2: there is no user"):
+        build(integer=True).recommend_batch(frame)
 
 
 def test_no_users_no_rows(model):

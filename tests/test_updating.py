@@ -1,7 +1,9 @@
 """A model brought up to date: what came in, where it went, and that nobody else is touched."""
 
 import json
+import sys
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import polars
@@ -301,6 +303,52 @@ def test_an_observed_event_counts_at_once(served):
     assert answers[0] == answers[1] == served.recommend(history=like, k=8)
     found = served.audience("novelty", k=200, exclude_taken=False)
     assert "stranger" in [member.user_id for member in found]
+
+
+def test_threads_observe_at_once(served):
+    served = update(served, batch(served)).recommender
+    before, items = served.histories.num_events, served.vocabulary.item_ids.tolist()
+    audience = served.audience(items[0], k=999, exclude_taken=False)
+    faults = []
+
+    def observing(first):
+        try:
+            for number in range(first, 200, 2):
+                time = BASE + 2e6 + number
+                # Each stranger comes by both threads.
+                served.observe(f"stranger {number // 2}", items[number % len(items)], time)
+        except Exception as fault:
+            faults.append(fault)
+
+    def asking():
+        try:
+            for _ in range(20):
+                served.recommend("u1")
+                served.audience(items[0], k=99)
+        except Exception as fault:
+            faults.append(fault)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=observing, args=(first,)) for first in (0, 1)]
+        threads += [Thread(target=asking) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert faults == []
+    users = served.vocabulary.user_ids.tolist()
+    assert len(users) == len(set(users))
+    assert served.histories.num_events == before + 200
+    after = served.audience(items[0], k=999, exclude_taken=False)
+    assert len(after) == len(audience) + 100
+    distance = {member.user_id: member.distance for member in after}
+    for user in ("stranger 0", "stranger 99"):
+        (alone,) = served.recommend(user, k=1, allow=[items[0]], exclude_seen=False)
+        assert distance[user] == pytest.approx(alone.distance, abs=1e-12)
 
 
 def test_observed_one_by_one_or_updated_in_one_lot(served):

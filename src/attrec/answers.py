@@ -281,7 +281,8 @@ class Absence:
     item_id, title
         The event that is taken out.
     distance : float or None
-        The explained item's distance then. None where nothing would be left to rank by.
+        The explained item's distance then. None where nothing would be left to rank by, which the
+        additive network has for an empty history too.
     rank : int or None
         Its place then, counted as ``Explanation.rank`` is.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, get_args, overload
 
 import narwhals as nw
@@ -47,6 +48,7 @@ from attrec.request import (
     RequestReader,
     as_frame,
     check_count,
+    number,
     plain,
     user_column,
 )
@@ -111,6 +113,8 @@ class Recommender:
         self.vocabulary = vocabulary
         self._live = LiveHistories(histories, options.data.repeats, options.data.duplicates)
         self._waiting: list[tuple[int | str, int | str, float | None]] = []
+        self._observing = Lock()
+        self._audience: tuple[int, Indices, torch.Tensor] | None = None
         self.options = options
         self.titles = {key: title for key, title in (titles or {}).items() if title is not None}
         self.record = dict(record or {})
@@ -157,9 +161,8 @@ class Recommender:
         strength : float, > 0
             The weight of all liked items together, each having the same, and of all unliked ones
             together, where the user has 1; below 1 where ``unlike`` names items. The default,
-            0.25, turns a list visibly and leaves more than half of its first places (looked at on
-            MovieLens 100K with both networks); towards 1 "less like these" outweighs the user, and
-            lists hold whatever is far from what was named.
+            0.25, turns a list visibly (docs/choices.md says how far); towards 1 "less like these"
+            outweighs the user, and lists hold whatever is far from what was named.
 
         Returns
         -------
@@ -369,7 +372,7 @@ class Recommender:
         (index,) = self._placed(self._requests.items([item]))
         weights = self._weights(long_term_weight)
         check_count(k, "user")
-        rows, queries = self._queries_of_all
+        rows, queries = self._queries_of_all()
         apart = distances_to_key(queries, self._index.keys[int(index)], self._index.blocks)
         parts = apart.cpu().numpy() * weights
         kept = np.ones(len(rows), dtype=bool)
@@ -432,6 +435,9 @@ class Recommender:
         long_term_weight: float | None = None,
     ) -> Any:
         """Rank the catalogue for many users or histories; the lists are those of `recommend`.
+
+        Many queries at once are rounded otherwise than one alone: distances agree to 1e-15, and
+        two items nearer to each other than that may change places.
 
         Parameters
         ----------
@@ -625,6 +631,8 @@ class Recommender:
     def observe(self, user: int | str, item: int | str, time: float | None = None) -> bool:
         """Take one event in: the user's next list knows it. Nothing else changes.
 
+        Threads may call it at once, and beside `recommend`, `audience` and `save`.
+
         One by one, events make the histories that one `attrec.update` makes of the same log: each
         goes where its time says, and the model's ``repeats`` and ``duplicates`` hold for it.
 
@@ -660,16 +668,17 @@ class Recommender:
         >>> served.observe(0, 3, time=10_000.0), served.observe(0, 3, time=10_000.0)
         (True, False)
         """
-        event = self._requests.event(user, item, time)
-        user_index = event.user_index
-        if user_index == UNKNOWN:
-            self.vocabulary = self.vocabulary.with_user(event.user)
-            user_index = self._live.add_user()
-        if event.item_index == UNKNOWN:
-            self._waiting.append((event.user, event.item, event.time))
-            return False
-        self.__dict__.pop("_queries_of_all", None)  # the audience asks with the new history
-        return self._live.add(user_index, event.item_index, event.time)
+        with self._observing:
+            event = self._requests.event(user, item, time)
+            user_index = event.user_index
+            if user_index == UNKNOWN:
+                # A history first: whoever finds the user in the vocabulary finds it there.
+                user_index = self._live.add_user()
+                self.vocabulary = self.vocabulary.with_user(event.user)
+            if event.item_index == UNKNOWN:
+                self._waiting.append((event.user, event.item, event.time))
+                return False
+            return self._live.add(user_index, event.item_index, event.time)
 
     # The artifact
 
@@ -698,10 +707,11 @@ class Recommender:
         ArtifactError
             The folder holds something else, or cannot be written.
         """
-        stored = StoredModel(
-            self.network, self.vocabulary, self.histories, self.options, self.titles, self.record,
-            self.moment, self.waiting,
-        )  # fmt: skip
+        with self._observing:
+            stored = StoredModel(
+                self.network, self.vocabulary, self.histories, self.options, self.titles,
+                self.record, self.moment, self.waiting,
+            )  # fmt: skip
         save_artifact(path, **to_artifact(stored))
 
     @classmethod
@@ -763,11 +773,17 @@ class Recommender:
         """(M,) bool: the users of whom something is known to rank by."""
         return self._requests.answerable(self._requests.many(None, None))
 
-    @cached_property
     def _queries_of_all(self) -> tuple[Indices, torch.Tensor]:
-        """The users of whom something is known, and their queries without ω."""
+        """Return the users of whom something is known, and their queries without ω."""
+        version = self._live.version
+        if self._audience is None or self._audience[0] != version:
+            # Kept as of the version before: an event that comes meanwhile makes it void.
+            self._audience = (version, *self._queried())
+        return self._audience[1:]
+
+    def _queried(self) -> tuple[Indices, torch.Tensor]:
         asked = self._requests.many(None, None)
-        rows = np.flatnonzero(self.answerable)
+        rows = np.flatnonzero(self._requests.answerable(asked))
         keys = self._index.keys
         queries = torch.empty(len(rows), keys.shape[1], dtype=torch.float64, device=keys.device)
         for start in range(0, len(rows), _USERS_AT_ONCE):
@@ -814,7 +830,7 @@ class Recommender:
                 )
             return 0.0, 1.0
         own = self.network.config.long_term_weight
-        weight = own if long_term_weight is None else float(long_term_weight)
+        weight = own if long_term_weight is None else number("long_term_weight", long_term_weight)
         if not 0.0 <= weight <= 1.0:
             raise RequestError(f"long_term_weight = {long_term_weight}: give a number from 0 to 1")
         return weight, 1.0 - weight

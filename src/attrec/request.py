@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -126,6 +127,8 @@ class RequestReader:
             if histories is None:
                 everybody = np.arange(self.vocabulary.num_users)
                 whole = self.histories.sequences.histories
+                if len(whole) > len(everybody):  # somebody came in since the vocabulary was read
+                    whole = whole.take(everybody)
                 return Asked(self.vocabulary.user_ids, everybody, whole)
             given = self._given(histories)
             return Asked(np.arange(len(given)), np.full(len(given), UNKNOWN, np.int64), given)
@@ -185,7 +188,7 @@ class RequestReader:
         sides = [
             self.items(ids) for ids in ([] if each is None else each for each in (like, unlike))
         ]
-        if not 0.0 < strength < np.inf:
+        if not 0.0 < number("strength", strength) < np.inf:
             raise RequestError(f"strength = {strength!r}: give a number above 0, such as 0.25")
         if len(sides[1]) and not strength < 1.0:
             raise RequestError(
@@ -272,13 +275,12 @@ class RequestReader:
         ------
         RequestError
             ``k`` is below 1, or no item is left.
+        UnknownIdError
+            An id of ``allow`` or ``deny`` is of the other kind: what shall be denied must not pass.
         """
         check_count(k, "item")
         allowed, denied = (
-            None
-            if ids is None
-            else np.setdiff1d(self.vocabulary.encode_items(listed(ids)), [UNKNOWN])
-            for ids in (allow, deny)
+            None if ids is None else self._of_the_kind(listed(ids)) for ids in (allow, deny)
         )
         if allowed is not None or denied is not None:
             left = np.arange(self.vocabulary.num_items) if allowed is None else allowed
@@ -287,7 +289,14 @@ class RequestReader:
                     "allow and deny leave no item that the model knows (item ids are "
                     f"{self.vocabulary.item_kind}s); widen allow or narrow deny"
                 )
-        return Limits(min(k, self.vocabulary.num_items), exclude_seen, allowed, denied)
+        return Limits(min(int(k), self.vocabulary.num_items), exclude_seen, allowed, denied)
+
+    def _of_the_kind(self, items: Ids) -> Indices:
+        """Return the indices of the items that the vocabulary has, each once and in order."""
+        index = self.vocabulary.encode_items(items)
+        for place in np.flatnonzero(index == UNKNOWN):
+            check_kind(plain(items[int(place)]), self.vocabulary.item_kind, "item")
+        return np.setdiff1d(index, [UNKNOWN])
 
     def _given(self, histories: Sequence[Ids]) -> Ragged:
         known = []
@@ -337,14 +346,20 @@ def user_column(frame: nw.DataFrame[Any]) -> IdArray:
     Raises
     ------
     RequestError
-        There are several columns and none has that name.
+        There are several columns and none has that name, or a user is missing.
     """
     names = frame.columns
     if "user_id" not in names and len(names) != 1:
         raise RequestError(
             f"the frame has the columns {', '.join(names)}; name the one with the users 'user_id'"
         )
-    column: IdArray = frame["user_id" if "user_id" in names else names[0]].to_numpy()
+    name = "user_id" if "user_id" in names else names[0]
+    missing = np.flatnonzero(frame[name].is_null().to_numpy())
+    if len(missing):
+        raise RequestError(
+            f"the frame's column {name!r}, row {missing[0]}: there is no user; leave such rows out"
+        )
+    column: IdArray = frame[name].to_numpy()
     return column
 
 
@@ -354,10 +369,10 @@ def checked_weights(weights: Sequence[float], members: Sequence[Any]) -> Floats:
     Raises
     ------
     RequestError
-        There are more or fewer than members, one is not finite, or their sum is not above 0 (or
-        nothing beside them: then rounding alone would order the list).
+        There are more or fewer than members, one is no finite number, or their sum is not above 0
+        (or nothing beside them: then rounding alone would order the list).
     """
-    given = np.asarray(weights, dtype=np.float64)
+    given = np.array([number("weights", weight) for weight in weights])
     if given.shape != (len(members),):
         raise RequestError(
             f"{given.size} weights for {len(members)} members; give one weight for each member"
@@ -369,6 +384,19 @@ def checked_weights(weights: Sequence[float], members: Sequence[Any]) -> Floats:
             f"weights = {given.tolist()}: their sum must be above 0; make the positive ones larger"
         )
     return given
+
+
+def number(name: str, value: Any) -> float:
+    """Return a number of a request.
+
+    Raises
+    ------
+    RequestError
+        It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise RequestError(f"{name}: {value!r} is no number; give one")
+    return float(value)
 
 
 def plain(value: Any) -> Any:

@@ -19,8 +19,9 @@ def test_strings_stay_strings_and_integers_integers():
     assert number.encode_users(["5", 5]).tolist() == [-1, 0]
     assert number.encode_users(["5"]).tolist() == [-1]
     assert number.parse_item(" 2") == 2
-    with pytest.raises(UnknownIdError, match="item 'x': this model's item ids are integers"):
-        number.parse_item("x")
+    for text in ("x", "1_000", "२", "2.0", ""):
+        with pytest.raises(UnknownIdError, match=f"item '{text}': this model's item ids are int"):
+            number.parse_item(text)
 
 
 def test_integers_are_unknown_to_a_vocabulary_of_strings():

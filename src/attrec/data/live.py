@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from functools import cached_property
+from threading import RLock
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from attrec.data.units import common_unit
 class LiveHistories:
     """Sequences, and the histories of those who took something since, kept apart.
 
+    Threads may share one: each event comes in whole, and what is read holds whole events.
     One event costs its user's history, not everybody's; `sequences` brings all together again.
     Whatever is added, in time or late, ends as if it had come in one cleaned log to
     `attrec.data.merging.merge_events`.
@@ -31,6 +33,11 @@ class LiveHistories:
         Of events added that are equal in user, item and time: whether the second is the first again
         or one more. What is there to begin with is told by its time either way: of equal events, as
         many as are there.
+
+    Attributes
+    ----------
+    version : int
+        Another one after each event and each user that came in.
     """
 
     def __init__(
@@ -43,6 +50,8 @@ class LiveHistories:
         self._items: dict[int, list[int]] = {}
         self._times: dict[int, list[float]] = {}
         self._num_users = sequences.num_users
+        self._lock = RLock()
+        self.version = 0
 
     @property
     def num_users(self) -> int:
@@ -61,8 +70,10 @@ class LiveHistories:
 
     def add_user(self) -> int:
         """Return the index of one more user, whose history is empty."""
-        self._num_users += 1
-        return self._num_users - 1
+        with self._lock:
+            self._num_users += 1
+            self.version += 1
+            return self._num_users - 1
 
     def add(self, user: int, item: int, time: float | None) -> bool:
         """Put an event where its time says, behind what has the same time.
@@ -72,27 +83,29 @@ class LiveHistories:
         bool
             False where the event is there already, or another of its item is kept in its place.
         """
-        items, times = self._own(user)
-        place = len(items)
-        if time is not None:
-            first, place = bisect_left(times, time), bisect_right(times, time)
-            if self._is_there((user, item, time), items[first:place].count(item)):
-                return False
-        if self._repeats != "keep":
-            others = [at for at, other in enumerate(items) if other == item]
-            kept = min if self._repeats == "first" else max
-            # Of equal times the new one counts as the later: its place is behind the other's.
-            if others and (kept(others) < place) == (self._repeats == "first"):
-                return False
-            for at in reversed(others):
-                del items[at]
-                if time is not None:
-                    del times[at]
-                place -= at < place
-        items.insert(place, item)
-        if time is not None:
-            times.insert(place, time)
-        return True
+        with self._lock:
+            items, times = self._own(user)
+            place = len(items)
+            if time is not None:
+                first, place = bisect_left(times, time), bisect_right(times, time)
+                if self._is_there((user, item, time), items[first:place].count(item)):
+                    return False
+            if self._repeats != "keep":
+                others = [at for at, other in enumerate(items) if other == item]
+                kept = min if self._repeats == "first" else max
+                # Of equal times the new one counts as the later: its place is behind the other's.
+                if others and (kept(others) < place) == (self._repeats == "first"):
+                    return False
+                for at in reversed(others):
+                    del items[at]
+                    if time is not None:
+                        del times[at]
+                    place -= at < place
+            items.insert(place, item)
+            if time is not None:
+                times.insert(place, time)
+            self.version += 1
+            return True
 
     def _is_there(self, event: tuple[int, int, float], number: int) -> bool:
         """Tell whether an event of which ``number`` equal ones are there is one of these."""
@@ -105,9 +118,10 @@ class LiveHistories:
 
     def take(self, users: npt.NDArray[np.integer]) -> Ragged:
         """Return the histories of some users, in that order."""
-        if not self._items and self._num_users == self._base.num_users:
-            return self._base.histories.take(users)
-        return Ragged.from_lists(self[int(user)] for user in users)
+        with self._lock:
+            if not self._items and self._num_users == self._base.num_users:
+                return self._base.histories.take(users)
+            return Ragged.from_lists(self[int(user)] for user in users)
 
     def __getitem__(self, user: int) -> list[int]:
         """Return the history of one user."""
@@ -121,17 +135,18 @@ class LiveHistories:
     @property
     def sequences(self) -> Sequences:
         """All histories as arrays; computed anew after an event."""
-        if self._items or self._num_users > self._base.num_users:
-            lists = [np.asarray(self[user], np.int32) for user in range(self._num_users)]
-            lengths = np.array([len(row) for row in lists], dtype=np.int64)
-            values = np.concatenate(lists) if lists else np.zeros(0, np.int32)
-            times = None
-            if self._base.times is not None:
-                rows = [np.asarray(self._own_times(user)) for user in range(self._num_users)]
-                times = np.concatenate(rows) if rows else np.zeros(0)
-            self._base = Sequences(Ragged.from_lengths(values, lengths), times)
-            self._items, self._times = {}, {}
-        return self._base
+        with self._lock:
+            if self._items or self._num_users > self._base.num_users:
+                lists = [np.asarray(self[user], np.int32) for user in range(self._num_users)]
+                lengths = np.array([len(row) for row in lists], dtype=np.int64)
+                values = np.concatenate(lists) if lists else np.zeros(0, np.int32)
+                times = None
+                if self._base.times is not None:
+                    rows = [np.asarray(self._own_times(user)) for user in range(self._num_users)]
+                    times = np.concatenate(rows) if rows else np.zeros(0)
+                self._base = Sequences(Ragged.from_lengths(values, lengths), times)
+                self._items, self._times = {}, {}
+            return self._base
 
     def _own(self, user: int) -> tuple[list[int], list[float]]:
         """Return a user's own lists, which may be written to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -259,9 +260,13 @@ def _encode(values: IdArray, table: IdArray) -> npt.NDArray[np.int64]:
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     of_kind = np.ones(len(values), dtype=bool)
     if table.dtype.kind in "iu":
-        if values.dtype.kind not in "iu":
-            of_kind = np.array([_is_of(v, "integer") for v in values])
-            values = np.array([v if ok else 0 for v, ok in zip(values, of_kind, strict=True)])
+        # Beside integers of another width NumPy would compare as floats, of which 2⁶⁰ and
+        # 2⁶⁰ + 1 are one.
+        if values.dtype.kind == "u":
+            of_kind = values < 2**63
+        elif values.dtype.kind != "i":
+            of_kind = np.array([_is_of(v, "integer") and -(2**63) <= v < 2**63 for v in values])
+        values = np.where(of_kind, values, 0).astype(np.int64)
     elif values.dtype.kind in "iu":
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     else:
@@ -276,9 +281,9 @@ def _encode(values: IdArray, table: IdArray) -> npt.NDArray[np.int64]:
 def _parse(text: str, kind: IdKind, name: str) -> int | str:
     if kind == "string":
         return text
-    try:
-        return int(text)
-    except ValueError:
+    # int() alone would take 1_000, and digits of other scripts.
+    if not re.fullmatch(r"\s*-?[0-9]+\s*", text):
         raise UnknownIdError(
             f"{name} {text!r}: this model's {name} ids are integers; give a whole number"
-        ) from None
+        )
+    return int(text)
