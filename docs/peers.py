@@ -128,7 +128,10 @@ def _verdict(by_split: Mapping[str, Mapping[str, Found]]) -> list[str]:
         body.append(
             [
                 split,
-                *(pair(row["systems"][system]) for system in ATTREC),
+                *(
+                    f"{pair(row['systems'][system])}{_by_itself(split, system)}"
+                    for system in ATTREC
+                ),
                 ", ".join([name, *marks(row)]),
                 *(pair(row["systems"][system]) for system in (name, alone)),
                 *(claimed(row, system) or "nothing is claimed" for system in (name, alone)),
@@ -138,6 +141,11 @@ def _verdict(by_split: Mapping[str, Mapping[str, Found]]) -> list[str]:
     head = ["HR@10 / NDCG@10", "AttRec", "not retrained", "best peer", "it", "it, not retrained",
             "AttRec − it, NDCG@10", "neither retrained", "best published"]  # fmt: skip
     return table(head, body) if body else []
+
+
+def _by_itself(split: str, system: str) -> str:
+    alone = network_alone(split)
+    return f" (its network alone {pair(alone['systems'][system])})" if alone else ""
 
 
 def best_published(split: str) -> Found | None:

@@ -77,7 +77,8 @@ def _head() -> list[str]:
         "",
         "One event at a time, in Python: `recommender.observe(user, item, time)` puts it into the "
         "history, and the next list knows it. Events one by one make the histories that one update "
-        "with the same log makes, late ones too; the model's `repeats` and `duplicates` hold. An "
+        "with the same log makes, late ones too; the model's `repeats` and `duplicates` hold. "
+        "Threads may observe at once, beside those that ask. An "
         "event of an item the model lacks waits (`recommender.waiting`): `save` keeps it, and the "
         "next update takes it in, whatever it is given besides; "
         "`attrec.update(recommender, recommender.waiting)` takes in nothing else.",
