@@ -161,7 +161,7 @@ class Recommender:
         strength : float, > 0
             The weight of all liked items together, each having the same, and of all unliked ones
             together, where the user has 1; below 1 where ``unlike`` names items. The default,
-            0.25, turns a list visibly (docs/choices.md says how far); towards 1 "less like these"
+            0.15, turns a list visibly (docs/choices.md says how far); towards 1 "less like these"
             outweighs the user, and lists hold whatever is far from what was named.
 
         Returns

@@ -25,7 +25,7 @@ Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Member = int | str | Ids
 """A user id, or a history of item ids, oldest first."""
-DEFAULT_STRENGTH = 0.25
+DEFAULT_STRENGTH = 0.15
 """Of a critique, where the user has 1; docs/choices.md says what it does to lists."""
 LEAST_WEIGHT = 1e-6
 """Of the sum of weights, as a share of the sum of their sizes."""
@@ -189,7 +189,7 @@ class RequestReader:
             self.items(ids) for ids in ([] if each is None else each for each in (like, unlike))
         ]
         if not 0.0 < number("strength", strength) < np.inf:
-            raise RequestError(f"strength = {strength!r}: give a number above 0, such as 0.25")
+            raise RequestError(f"strength = {strength!r}: give a number above 0, such as 0.15")
         if len(sides[1]) and not strength < 1.0:
             raise RequestError(
                 f"strength = {strength!r}: with items in unlike it must stay below 1, which is the "
