@@ -86,6 +86,18 @@ def test_another_log_is_named_in_the_protocol(result):
     assert "NOT the log of the training" in attrec.evaluate(result.recommender, other).protocol
 
 
+@pytest.mark.parametrize(
+    "other", [{"held_out_events": 2}, {"split": "global-time", "test_fraction": 0.4}]
+)
+def test_another_cut_of_the_same_log_is_named_in_the_protocol(log, result, other):
+    assert "NOT the cut of the training" in attrec.evaluate(result.recommender, log, **other).protocol
+
+
+def test_a_cut_that_its_split_does_not_read_is_no_other(log, result):
+    again = attrec.evaluate(result.recommender, log, test_fraction=0.4, cutoffs=(3,))
+    assert "NOT the" not in again.protocol
+
+
 def test_a_test_file_of_which_the_model_has_nothing_may_be_judged(log):
     order = log.time_order()
     order = order[np.argsort(log.timestamps[order], kind="stable")]
@@ -132,6 +144,7 @@ def test_a_given_test_file(log, tmp_path):
     assert "given files" in result.evaluation.protocol
     assert result.counts["test_users"] == 60
     again = attrec.evaluate(result.recommender, paths[0], test=paths[1])
+    assert "NOT the" not in again.protocol
     assert again.systems["attrec"].metrics == result.evaluation.systems["attrec"].metrics
     # The same events held out by position give the same figures.
     write_csv(log, tmp_path / "whole.csv")

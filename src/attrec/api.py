@@ -290,7 +290,8 @@ def evaluate(
     ----------
     recommender : Recommender
     log : InteractionLog, path or frame
-        The log it was trained on. Of another log, events that it was trained on may be judged.
+        The log it was trained on. Of another log, or of one that the options cut in another way,
+        events that it was trained on may be judged: ``protocol`` says so then.
     test : InteractionLog, path or frame, optional
         A given test file. Of a model that has none of its events, nothing learnt is judged,
         whatever ``log`` is: a model that was updated can be held against one trained anew.
@@ -320,10 +321,9 @@ def evaluate(
     before_test = split.train_and_validation if retrained else split.train
     cases = encode_cases(split.test, split.log, vocabulary)
     words = split.protocol
-    fingerprint = recommender.record.get("log_fingerprint")
-    another = fingerprint is not None and fingerprint != split.log.fingerprint()
+    another = _what_differs(recommender, split, config, given)
     if another and not (given is not None and _has_none_of(recommender, given)):
-        words += "; NOT the log of the training: its test events may have been learnt from"
+        words += f"; NOT the {another} of the training: test events may have been learnt from"
     network = recommender.network
     if isinstance(network, AdditiveNetwork):
         # The model knows the popularity up to now, the test part's own events included.
@@ -339,6 +339,20 @@ def evaluate(
     if with_baselines:
         systems.update(baselines(before_test, vocabulary))
     return evaluate_systems(systems, cases, config, item_counts(before_test, vocabulary), words)
+
+
+def _what_differs(
+    recommender: Recommender, split: Split, config: ProtocolConfig, given: InteractionLog | None
+) -> str | None:
+    """Say what is not as it was in the training: the ``log``, or where it is cut; else None."""
+    record = recommender.record
+    fingerprint = record.get("log_fingerprint")
+    if fingerprint is not None and fingerprint != split.log.fingerprint():
+        return "log"
+    now_given = given is not None
+    # A test file is a cut of its own, whatever the options say.
+    then = None if record.get("given_test_file", now_given) else recommender.options.protocol.cut
+    return None if then == (None if now_given else config.cut) else "cut"
 
 
 def _has_none_of(recommender: Recommender, log: InteractionLog) -> bool:

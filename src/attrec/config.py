@@ -431,6 +431,13 @@ class ProtocolConfig(Config):
             )
         object.__setattr__(self, "cutoffs", tuple(sorted(set(self.cutoffs))))
 
+    @property
+    def cut(self) -> tuple[str | int | float, ...]:
+        """Return what cuts a log: the split, and those of the options that this split reads."""
+        if self.split == "global-time":
+            return (self.split, self.test_fraction, self.validation_fraction)
+        return (self.split, self.held_out_events)
+
 
 @dataclass(frozen=True)
 class DataConfig(Config):
