@@ -296,8 +296,8 @@ def evaluate(
         A given test file. Of a model that has none of its events, nothing learnt is judged,
         whatever ``log`` is: a model that was updated can be held against one trained anew.
     compare : path, optional
-        Anybody's recommendations, a file with user, item and rank; judged beside, differences
-        tested in pairs of users.
+        Anybody's recommendations, a file with user, item and rank; judged beside under the file's
+        name, differences tested in pairs of users.
     with_baselines : bool
         Judge popularity, recent popularity and Markov too.
     **overrides
@@ -330,14 +330,17 @@ def evaluate(
         known = Sequences.from_log(before_test, vocabulary)
         network = at_moment(network, known, recommender.moment)
     systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(network)}
+    usual = baselines(before_test, vocabulary) if with_baselines else {}
     if compare is not None:
         lists = read_lists(compare)
         users = split.log.user_ids[split.test.user_codes]
         compared = rank_in_lists(lists, cases, users, vocabulary, max(config.cutoffs))
-        systems[Path(compare).name] = compared.ranking
+        name = Path(compare).name
+        while name in systems or name in usual:
+            name += " (compared)"
+        systems[name] = compared.ranking
         words += f"; {compared.in_words}"
-    if with_baselines:
-        systems.update(baselines(before_test, vocabulary))
+    systems.update(usual)
     return evaluate_systems(systems, cases, config, item_counts(before_test, vocabulary), words)
 
 

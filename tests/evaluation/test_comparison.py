@@ -65,7 +65,7 @@ def test_unknown_items_keep_their_place_and_repeats_their_first(tmp_path):
     path.write_text("user,item,rank\na,q,1\na,w,2\na,y,3\na,y,4\na,x,5\n")
     found = ranked(path, cases_of("xz"))
     assert found.ranking.ranks.values.tolist() == [4, MISSED]
-    assert found.ranking.top_items.tolist() == [[1, 0, -1]]
+    assert found.ranking.top_items.tolist() == [[-1, -1, 1]]
 
 
 def test_users_without_a_list_are_counted_as_misses(tmp_path):
@@ -98,6 +98,39 @@ def test_ids_are_read_as_the_kind_the_model_has(tmp_path):
 def test_what_is_no_list_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_lists(tmp_path / "none.csv")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    log = attrec.simulate("community", num_users=30, num_items=20, events_per_user=6, seed=1)
+    return log, attrec.fit(log, max_epochs=1, embedding_dim=8, cutoffs=(5,)).recommender
+
+
+def test_unknown_items_cover_nothing(fitted, tmp_path):
+    log, recommender = fitted
+    path = tmp_path / "other.csv"
+    rows = [
+        (user, f"{'new' * (rank <= 5)}{log.item_ids[rank % 20]}", rank)
+        for user in log.user_ids
+        for rank in range(1, 11)
+    ]
+    path.write_text("user,item,rank\n" + "".join(f"{u},{i},{r}\n" for u, i, r in rows))
+    found = attrec.evaluate(recommender, log, compare=path, with_baselines=False, cutoffs=(5, 8))
+    theirs = found.systems["other.csv"].metrics
+    assert theirs["hit_rate@5"]["mean"] == theirs["coverage@5"]["mean"] == 0
+    assert theirs["coverage@8"]["mean"] == 3 / 20
+
+
+@pytest.mark.parametrize("name", ["attrec", "popularity"])
+def test_a_file_named_like_a_system_stands_beside_it(fitted, tmp_path, name):
+    log, recommender = fitted
+    path = tmp_path / name
+    path.write_text(f"user,item,rank\n{log.user_ids[0]},{log.item_ids[0]},1\n")
+    alone = attrec.evaluate(recommender, log).systems
+    found = attrec.evaluate(recommender, log, compare=path).systems
+    assert set(found) == {*alone, f"{name} (compared)"}
+    for system, result in alone.items():
+        assert found[system].metrics == result.metrics
 
 
 def test_attrecs_own_lists_reach_attrecs_own_figures(tmp_path):

@@ -82,7 +82,7 @@ def rank_in_lists(
     vocabulary : Vocabulary
         Ids of a text file are read as its kind.
     top_k : int
-        Length of the lists kept for coverage and novelty.
+        Length of the lists kept for coverage and novelty; -1 stands for an unknown item there.
     """
     order = lists.time_order()
     by_user = Ragged.from_lengths(
@@ -100,8 +100,7 @@ def rank_in_lists(
             continue
         items = _first_places(by_user[row])
         lengths[case] = len(items)
-        shown = items[items != UNKNOWN][:top_k]
-        top[case, : len(shown)] = shown
+        top[case, : len(items)] = items[:top_k]
         place = {int(item): rank for rank, item in enumerate(items, start=1) if item >= 0}
         start = cases.targets.offsets[case]
         for offset, target in enumerate(cases.targets[case]):
