@@ -28,6 +28,7 @@ from attrec.errors import ConfigError
         (TrainConfig, {"device": 3}, "a text"),
         (ProtocolConfig, {"cutoffs": ()}, "lengths of at least 1"),
         (ProtocolConfig, {"cutoffs": (0, 5)}, "lengths of at least 1"),
+        (ProtocolConfig, {"cutoffs": (5, 10**12)}, "at most 2147483647"),
         (ProtocolConfig, {"cutoffs": (1.5,)}, "a list of whole numbers"),
         (ProtocolConfig, {"test_fraction": 0.0}, "above 0"),
     ],

@@ -30,6 +30,9 @@ Duplicates = Literal["drop", "keep"]
 Repeats = Literal["keep", "first", "last"]
 Encoding = Literal["utf-8", "latin-1", "utf-16"]
 
+MOST = 2**31 - 1
+"""The largest whole number that an option or a cut-off may be: items are numbered by int32."""
+
 
 @dataclass(frozen=True)
 class Between:
@@ -425,9 +428,10 @@ class ProtocolConfig(Config):
     def __post_init__(self) -> None:
         """Check every field, and that the cut-offs are positive and rising."""
         super().__post_init__()
-        if not self.cutoffs or any(k < 1 for k in self.cutoffs):
+        if not self.cutoffs or any(not 1 <= k <= MOST for k in self.cutoffs):
             raise ConfigError(
-                f"[protocol] cutoffs = {list(self.cutoffs)}: give one or more lengths of at least 1"
+                f"[protocol] cutoffs = {list(self.cutoffs)}: give one or more lengths of at least "
+                f"1 and at most {MOST}"
             )
         object.__setattr__(self, "cutoffs", tuple(sorted(set(self.cutoffs))))
 

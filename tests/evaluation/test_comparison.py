@@ -38,7 +38,7 @@ def test_each_kind_of_order(tmp_path, header, values):
     path.write_text(text)
     found = ranked(path, cases_of("x", "z"))
     assert found.ranking.ranks.values.tolist() == [2, 1]
-    assert found.ranking.top_items.tolist() == [[1, 0, -1], [2, -1, -1]]
+    assert found.ranking.top_items.tolist() == [[1, 0], [2, -1]]
     assert (found.shortest, found.longest, found.missing_users) == (1, 2, 0)
 
 
@@ -119,6 +119,17 @@ def test_unknown_items_cover_nothing(fitted, tmp_path):
     theirs = found.systems["other.csv"].metrics
     assert theirs["hit_rate@5"]["mean"] == theirs["coverage@5"]["mean"] == 0
     assert theirs["coverage@8"]["mean"] == 3 / 20
+
+
+def test_a_cutoff_beyond_the_catalogue_takes_no_memory(fitted, tmp_path):
+    log, recommender = fitted
+    path = tmp_path / "other.csv"
+    path.write_text(f"user,item,rank\n{log.user_ids[0]},{log.item_ids[0]},1\n")
+    found = attrec.evaluate(recommender, log, compare=path, cutoffs=(20, 2**31 - 1))
+    for name in ("attrec", "popularity", "other.csv"):
+        figures = found.systems[name].metrics
+        for metric in ("hit_rate", "ndcg", "coverage", "novelty"):
+            assert figures[f"{metric}@2147483647"] == figures[f"{metric}@20"], metric
 
 
 @pytest.mark.parametrize("name", ["attrec", "popularity"])

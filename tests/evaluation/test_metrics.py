@@ -84,9 +84,17 @@ def test_all_metrics_equal_the_obvious_loops(lists, k, one_missed):
 def test_metrics_by_name():
     assert metric_names((5, 10))[-1] == "mrr"
     assert len(metric_names((5, 10))) == 13
-    for wrong in ("accuracy", "ndcg", "ndcg@", "ndcg@0", "ndcg@x", "hit_rate@-1", ""):
+    for wrong in ("accuracy", "ndcg", "ndcg@", "ndcg@0", "ndcg@x", "hit_rate@-1", "",
+                  "ndcg@²", "ndcg@१", "ndcg@1000000000000", "ndcg@" + 5000 * "1"):  # fmt: skip
         with pytest.raises(ConfigError, match="no metric"):
             per_user(wrong, ranks_of([1]))
+
+
+def test_a_cutoff_beyond_every_list_costs_nothing():
+    ranks = ranks_of([4, 1, MISSED], [3])
+    for metric in ("hit_rate", "ndcg", "recall", "map", "mrr"):
+        most, whole = (per_user(f"{metric}@{k}", ranks).tolist() for k in (2**31 - 1, 100))
+        assert most == whole
 
 
 def test_coverage_and_novelty_by_hand():

@@ -82,7 +82,8 @@ def rank_in_lists(
     vocabulary : Vocabulary
         Ids of a text file are read as its kind.
     top_k : int
-        Length of the lists kept for coverage and novelty; -1 stands for an unknown item there.
+        Length of the lists kept for coverage and novelty, that of the longest list at most; -1
+        stands for an unknown item there.
     """
     order = lists.time_order()
     by_user = Ragged.from_lengths(
@@ -93,6 +94,7 @@ def rank_in_lists(
     row_of_user = {str(user): row for row, user in enumerate(lists.user_ids)}
     rows = np.array([row_of_user.get(str(user), -1) for user in user_ids])
     ranks = np.full(len(cases.targets.values), MISSED, dtype=np.int64)
+    top_k = min(top_k, int(by_user.lengths.max(initial=0)))
     top = np.full((len(cases), top_k), -1, dtype=np.int32)
     lengths = np.zeros(len(cases), dtype=np.int64)
     for case, row in enumerate(rows):

@@ -23,6 +23,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from attrec.config import MOST
 from attrec.data.ragged import Ragged
 from attrec.errors import ConfigError
 
@@ -76,8 +77,9 @@ def ndcg(ranks: Ragged, k: int) -> FloatArray:
     """
     within = ranks.values <= k
     gain = np.where(within, 1.0 / np.log2(1.0 + np.where(within, ranks.values, 1)), 0.0)
-    ideal = np.cumsum(1.0 / np.log2(np.arange(2.0, k + 2.0)))
-    return np.asarray(_sum(ranks, gain) / ideal[np.minimum(ranks.lengths, k) - 1])
+    full = np.minimum(ranks.lengths, k)
+    ideal = np.cumsum(1.0 / np.log2(np.arange(2.0, full.max(initial=0) + 2.0)))
+    return np.asarray(_sum(ranks, gain) / ideal[full - 1])
 
 
 def average_precision(ranks: Ragged, k: int) -> FloatArray:
@@ -140,11 +142,17 @@ def per_user(name: str, ranks: Ragged) -> FloatArray:
         There is no such metric.
     """
     base, _, cutoff = name.partition("@")
-    usable = cutoff.isdigit() and int(cutoff) > 0 if cutoff else name == "mrr"
-    if base not in METRICS or not usable:
+    if base not in METRICS or not (_is_cutoff(cutoff) if cutoff else name == "mrr"):
         known = ", ".join([*(f"{known}@k" for known in METRICS), "mrr"])
-        raise ConfigError(f"no metric {name!r}; known: {known}, with k a whole number above 0")
+        raise ConfigError(
+            f"no metric {name!r}; known: {known}, with k a whole number from 1 to {MOST}"
+        )
     return METRICS[base](ranks, int(cutoff or 0))
+
+
+def _is_cutoff(text: str) -> bool:
+    digits = text.lstrip("0")  # and no more of them than the limit has: int refuses thousands
+    return text.isascii() and text.isdecimal() and 0 < len(digits) <= 10 and int(digits) <= MOST
 
 
 def coverage(top_items: npt.NDArray[np.integer], k: int, num_items: int) -> float:
@@ -153,7 +161,7 @@ def coverage(top_items: npt.NDArray[np.integer], k: int, num_items: int) -> floa
     Parameters
     ----------
     top_items : (n, K) integer
-        Each user's list, -1 where it is shorter; K ≥ k.
+        Each user's list, -1 where it is shorter; K ≥ k, or no list is longer.
     """
     shown = top_items[:, :k]
     return float(len(np.unique(shown[shown >= 0])) / num_items)

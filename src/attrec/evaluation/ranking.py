@@ -109,7 +109,7 @@ def rank_targets(
         Where a target stands among items of equal distance: behind all others, before them, or in
         item order. Several tied targets of one case follow each other.
     top_k : int
-        K, length of the lists to keep; ties there are in item order.
+        K, length of the lists to keep, N at most; ties there are in item order.
     block_bytes : int
         Cases are taken in blocks whose distances need no more than this.
 
@@ -118,6 +118,7 @@ def rank_targets(
     DataError
         A distance is NaN.
     """
+    top_k = min(top_k, num_items)
     ranked = _strips_or_tiles(scorer, num_items, len(cases), filter_seen, top_k, block_bytes)
     top = np.full((len(cases), top_k), -1, dtype=np.int32)
     found = []
@@ -207,8 +208,7 @@ class _Tiles:
         counted = TiledPlaces(targets, seen, num_items, self._width, low, high)
         shortlist = None
         if self._top_k:
-            k = min(self._top_k, num_items)
-            shortlist = Shortlist(len(block), k, num_items, self._keys.dtype)
+            shortlist = Shortlist(len(block), self._top_k, num_items, self._keys.dtype)
         for tile in self._products(queries):
             counted.add(tile)
             if shortlist is not None:
@@ -218,7 +218,7 @@ class _Tiles:
                 counted.add(tile)
         nearest = None
         if shortlist is not None:
-            nearest = _listed(*shortlist.finish(ordered=True), self._filter_seen, self._top_k)
+            nearest = _listed(*shortlist.finish(ordered=True), self._filter_seen)
         return counted.places(), nearest
 
     def _products(self, queries: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -299,25 +299,22 @@ def _among_tied_targets(
 def _nearest(distances: torch.Tensor, filter_seen: bool, top_k: int) -> npt.NDArray[np.int32]:
     """(B, K) the nearest items, equal distances in item order, -1 where the list ends."""
     rows, num_items = distances.shape
-    k = min(top_k, num_items)
     if readable(distances):
-        shortlist = Shortlist(rows, k, num_items, distances.dtype)
+        shortlist = Shortlist(rows, top_k, num_items, distances.dtype)
         shortlist.add(distances)
         values, found = shortlist.finish(ordered=True)
     else:
-        values, found = nearest_in_passes(distances, k)
-    return _listed(values, found, filter_seen, top_k)
+        values, found = nearest_in_passes(distances, top_k)
+    return _listed(values, found, filter_seen)
 
 
 def _listed(
-    values: torch.Tensor, found: torch.Tensor, filter_seen: bool, top_k: int
+    values: torch.Tensor, found: torch.Tensor, filter_seen: bool
 ) -> npt.NDArray[np.int32]:
-    """Fill up with -1; what is infinitely far is listed only where nothing is left out."""
-    rows, k = found.shape
-    result = np.full((rows, top_k), -1, dtype=np.int32)
-    result[:, :k] = found.cpu().numpy()
+    """Put -1 for what is infinitely far, where something is left out."""
+    result = found.cpu().numpy().astype(np.int32)
     if filter_seen:
-        result[:, :k][torch.isinf(values).cpu().numpy()] = -1
+        result[torch.isinf(values).cpu().numpy()] = -1
     return result
 
 
