@@ -297,7 +297,7 @@ def evaluate(
         whatever ``log`` is: a model that was updated can be held against one trained anew.
     compare : path, optional
         Anybody's recommendations, a file with user, item and rank; judged beside under the file's
-        name, differences tested in pairs of users.
+        name, differences tested in pairs of users. UTF-8, or in ``encoding`` where that is given.
     with_baselines : bool
         Judge popularity, recent popularity and Markov too.
     **overrides
@@ -332,7 +332,8 @@ def evaluate(
     systems: dict[str, Scorer | Ranking] = {"attrec": NetworkScorer(network)}
     usual = baselines(before_test, vocabulary) if with_baselines else {}
     if compare is not None:
-        lists = read_lists(compare)
+        # Not in the model's own encoding, which is its log's: its lists are written as UTF-8.
+        lists = read_lists(compare, overrides.get("encoding", "utf-8"))
         users = split.log.user_ids[split.test.user_codes]
         compared = rank_in_lists(lists, cases, users, vocabulary, max(config.cutoffs))
         name = Path(compare).name

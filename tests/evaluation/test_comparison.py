@@ -58,6 +58,23 @@ def test_without_an_order_column_the_rows_are_the_order(tmp_path):
     path = tmp_path / "other.tsv"
     path.write_text("user_id\titem_id\na\ty\na\tx\n")
     assert ranked(path, cases_of("x")).ranking.ranks.values.tolist() == [2]
+    path.write_text("a\tx\t9\na\ty\t1\n")
+    found = ranked(path, cases_of("x"))
+    assert found.ranking.ranks.values.tolist() == [1]
+    assert "(no header: column 1 = user, column 2 = item" in found.in_words
+    assert "in the order of its rows" in found.in_words
+    assert "order in time" not in found.in_words
+
+
+def test_lists_are_read_in_the_encoding_that_is_asked_for(tmp_path):
+    log = InteractionLog.from_columns(list("aabbcc") * 2, ["é", "x", "y", "z"] * 3)
+    recommender = attrec.fit(log, max_epochs=1, embedding_dim=8, cutoffs=(2,)).recommender
+    path = tmp_path / "other.csv"
+    path.write_bytes("user,item,rank\n".encode() + b"a,\xe9,1\na,x,2\n")
+    with pytest.raises(DataError, match="--encoding latin-1"):
+        attrec.evaluate(recommender, log, compare=path)
+    found = attrec.evaluate(recommender, log, compare=path, encoding="latin-1")
+    assert found.systems["other.csv"].metrics["coverage@2"]["mean"] == 2 / 4
 
 
 def test_unknown_items_keep_their_place_and_repeats_their_first(tmp_path):

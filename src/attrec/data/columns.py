@@ -43,6 +43,8 @@ Wanted = dict[str, str | int | None]
 
 ROLES = ("user", "item", "time", "rating")
 
+NO_TIME = "no time column: the order of the rows is the order in time"
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -140,7 +142,7 @@ def _roles(
             "name two columns with user= and item="
         )
     if found["time"] is None:
-        notes.append("no time column: the order of the rows is the order in time")
+        notes.append(NO_TIME)
     return Roles(user, item, found["time"], found["rating"], tuple(notes))
 
 

@@ -19,9 +19,16 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from attrec.config import DataConfig
+from attrec.config import DataConfig, Encoding
 from attrec.data.cleaning import clean
-from attrec.data.columns import Roles, Wanted, is_header, roles_by_name, roles_by_position
+from attrec.data.columns import (
+    NO_TIME,
+    Roles,
+    Wanted,
+    is_header,
+    roles_by_name,
+    roles_by_position,
+)
 from attrec.data.databases import is_database, query_into, shown_address
 from attrec.data.encoding import EXAMPLES, BadRow, Source, encode, unreadable
 from attrec.data.interactions import InteractionLog
@@ -107,7 +114,9 @@ def read_interactions(
     return log if store is None else store.save(log)
 
 
-def read_ordered(file: str | Path, by: str | None) -> InteractionLog:
+def read_ordered(
+    file: str | Path, by: str | None, encoding: Encoding = "utf-8"
+) -> InteractionLog:
     """Read a file of users and items whose rows a column of plain numbers orders.
 
     As `read_interactions` reads it, but that the log's ``timestamps`` are these numbers, whatever
@@ -118,33 +127,37 @@ def read_ordered(file: str | Path, by: str | None) -> InteractionLog:
     file : path
     by : str, optional
         The column, such as a rank or a score; left out: the rows are in order.
+    encoding : str
+        How its text is written.
 
     Raises
     ------
     DataError
         The file cannot be read as that.
     """
-    config = DataConfig(time=by, duplicates="keep")
+    config = DataConfig(time=by, duplicates="keep", encoding=encoding)
     with _connect() as db:
         opened = _open_files(db, find_files(file, db), config)
-        opened = replace(opened, time=opened.time if by else None, ordered_by=by)
+        # No order in time is spoken of here.
+        notes = tuple(note for note in opened.notes if note != NO_TIME)
+        opened = replace(opened, time=opened.time if by else None, ordered_by=by, notes=notes)
         return clean(encode(db, opened, config), config)
 
 
 _COLUMNS = ("user", "item", "time", "rating")
 
 
-def column_names(source: str | Path) -> list[str]:
+def column_names(source: str | Path, encoding: Encoding = "utf-8") -> list[str]:
     """Return the names of a file's columns; of text without a header the cells of its first row."""
     with _connect() as db:
         first = find_files(source, db)[0]
-        kind = sniff_format(first, db)
+        kind = sniff_format(first, db, encoding)
         if kind == "parquet":
             return _scan_parquet(db, [first], first.name)
         if kind == "jsonl":
-            text = TextFile(first, db, "lines", "\x01")
+            text = TextFile(first, db, "lines", "\x01", encoding)
             return _json_keys(db, [text], first.name)
-        return [cell.strip() for cell in open_text(first, db, kind).first_row()[1]]
+        return [cell.strip() for cell in open_text(first, db, kind, encoding).first_row()[1]]
 
 
 def write_csv(log: InteractionLog, path: str | Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attrec.config import Encoding
 from attrec.data.cases import Cases
 from attrec.data.columns import plain
 from attrec.data.interactions import IdArray, InteractionLog
@@ -47,7 +48,7 @@ class ComparedLists:
     in_words: str
 
 
-def read_lists(path: str | Path) -> InteractionLog:
+def read_lists(path: str | Path, encoding: Encoding = "utf-8") -> InteractionLog:
     """Read a recommendation file: one row for each user and item, in a log ordered best first.
 
     CSV, TSV, JSON Lines or Parquet with columns for user and item, and one of `ORDER_COLUMNS`
@@ -60,8 +61,8 @@ def read_lists(path: str | Path) -> InteractionLog:
         The file cannot be read as that.
     """
     file = existing_file(path)
-    order = _order_column(file)
-    log = read_ordered(file, order)
+    order = _order_column(file, encoding)
+    log = read_ordered(file, order, encoding)
     if order is None or log.timestamps is None:
         return log
     return replace(log, timestamps=log.timestamps * ORDER_COLUMNS[plain(order)])
@@ -110,7 +111,12 @@ def rank_in_lists(
     given = lengths[rows >= 0]
     missing = int((rows < 0).sum())
     shortest, longest = (int(given.min()), int(given.max())) if len(given) else (0, 0)
-    words = f"{lists.source}: lists of {shortest} to {longest} items, a target outside is a miss"
+    order = "" if lists.timestamps is not None else " in the order of its rows"
+    assumed = f" ({', '.join(lists.notes)})" if lists.notes else ""
+    words = (
+        f"{lists.source}{assumed}: lists of {shortest} to {longest} items{order}, a target outside "
+        "is a miss"
+    )
     if missing:
         words += f", {missing:,} judged users have no list and count as misses"
     return ComparedLists(
@@ -118,8 +124,8 @@ def rank_in_lists(
     )
 
 
-def _order_column(file: Path) -> str | None:
-    by_plain_name = {plain(name): name for name in column_names(file)}
+def _order_column(file: Path, encoding: Encoding) -> str | None:
+    by_plain_name = {plain(name): name for name in column_names(file, encoding)}
     return next((by_plain_name[name] for name in ORDER_COLUMNS if name in by_plain_name), None)
 
 
