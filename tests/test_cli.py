@@ -347,6 +347,11 @@ def test_evaluate_with_slices_and_a_comparison(run, files, tmp_path):
     assert code == 0
     for words in ("other.csv", "hit_rate@10 by slice", "target in the head", "Protocol:"):
         assert words in out
+    assert "in the JSON alone" not in out
+    code, out, _ = run("evaluate", files / "model", files / "log.csv", "--cutoffs", "5,10,20,30")
+    assert code == 0
+    assert "hit_rate@20" not in out
+    assert "the figures @20, @30 are in the JSON alone" in " ".join(out.split())
     code, out, _ = run("evaluate", files / "model", files / "log.csv", "--no-filter-seen", "--json")
     assert code == 0
     assert "kept in" in json.loads(out)["protocol"]

@@ -63,10 +63,8 @@ def print_evaluation(screen: Console, evaluation: Evaluation) -> None:
         screen.print(
             evaluation_table(evaluation.new_users, "Users without a trained row, by fold-in")
         )
-    screen.print(
-        "±: half of the 95 % interval; *: differs from the first row (in pairs of users, 95 %)",
-        style="dim",
-    )
+    marks = "±: half of the 95 % interval; *: differs from the first row (in pairs of users, 95 %)"
+    screen.print("; ".join(filter(None, [marks, evaluation.not_shown()])), style="dim")
     screen.print(f"Protocol: {evaluation.protocol}", style="dim", highlight=False)
 
 

@@ -23,6 +23,8 @@ from attrec.evaluation.metrics import (
 from attrec.evaluation.ranking import Ranking, Scorer, rank_targets
 
 RESAMPLES = 2000
+MAIN_CUTOFFS = 2
+"""How many cut-offs a narrow table shows."""
 REPEAT_SHARE = 0.1
 """Above this share of targets that the user took before, both settings of the filter are shown."""
 
@@ -111,10 +113,17 @@ class Evaluation:
 
     def main_metrics(self) -> list[str]:
         """Name the few metrics that a narrow table shows."""
-        names = list(next(iter(self.systems.values())).metrics)
-        wanted = ("hit_rate@", "ndcg@", "coverage@")
-        cutoffs = [n.partition("@")[2] for n in names if n.startswith("hit_rate@")]
-        return [f"{base}{k}" for k in cutoffs[:2] for base in wanted[:2]] + ["mrr"]
+        shown = self._cutoffs()[:MAIN_CUTOFFS]
+        return [f"{base}@{k}" for k in shown for base in ("hit_rate", "ndcg")] + ["mrr"]
+
+    def not_shown(self) -> str:
+        """Say which cut-offs such a table leaves out; empty where it has all."""
+        others = ", ".join(f"@{k}" for k in self._cutoffs()[MAIN_CUTOFFS:])
+        return others and f"the figures {others} are in the JSON alone (--json, to_dict)"
+
+    def _cutoffs(self) -> list[str]:
+        names = next(iter(self.systems.values())).metrics
+        return [name.partition("@")[2] for name in names if name.startswith("hit_rate@")]
 
     def __str__(self) -> str:
         """Return a table of the main metrics with their intervals, and the protocol."""
@@ -125,7 +134,7 @@ class Evaluation:
             cells = [result.metrics[column] for column in columns]
             figures = [f"{c['mean']:.4f} [{c['low']:.4f}, {c['high']:.4f}]" for c in cells]
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>26}" for cell in figures))
-        return "\n".join([*lines, self.protocol])
+        return "\n".join([*lines, *filter(None, [self.not_shown()]), self.protocol])
 
 
 def evaluate_systems(
