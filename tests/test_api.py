@@ -90,7 +90,9 @@ def test_another_log_is_named_in_the_protocol(result):
     "other", [{"held_out_events": 2}, {"split": "global-time", "test_fraction": 0.4}]
 )
 def test_another_cut_of_the_same_log_is_named_in_the_protocol(log, result, other):
-    assert "NOT the cut of the training" in attrec.evaluate(result.recommender, log, **other).protocol
+    assert (
+        "NOT the cut of the training" in attrec.evaluate(result.recommender, log, **other).protocol
+    )
 
 
 def test_a_cut_that_its_split_does_not_read_is_no_other(log, result):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from attrec.config import (
@@ -9,7 +10,8 @@ from attrec.config import (
     option_specs,
     section_of,
 )
-from attrec.errors import ConfigError
+from attrec.data.reading import read_interactions
+from attrec.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,15 @@ from attrec.errors import ConfigError
         (TrainConfig, {"margin": float("nan")}, "a finite number"),
         (TrainConfig, {"norm_clipping": 1}, "true or false"),
         (TrainConfig, {"batch_size": 10.0}, "a whole number"),
+        (TrainConfig, {"threads": 99_999_999_999}, "at most 4096"),
+        (TrainConfig, {"learning_rate": 1e39}, r"above 0 and at most 1e\+30"),
+        (TrainConfig, {"l2": 1e39}, r"at most 1e\+30"),
+        (TrainConfig, {"softmax_samples": 10**20}, "at most 1000000"),
+        (TrainConfig, {"batch_size": 10**20}, "at most 2147483647"),
+        (TrainConfig, {"margin": 10**400}, "0…: expected a finite number"),
+        (TrainConfig, {"margin": True}, "a finite number"),
+        (TrainConfig, {"margin": np.bool_(True)}, "a finite number"),
+        (TrainConfig, {"batch_size": np.float64(10)}, "a whole number"),
         (TrainConfig, {"device": 3}, "a text"),
         (ProtocolConfig, {"cutoffs": ()}, "lengths of at least 1"),
         (ProtocolConfig, {"cutoffs": (0, 5)}, "lengths of at least 1"),
@@ -37,6 +48,43 @@ def test_a_bad_value_is_named_with_what_is_expected(kind, option, words):
     with pytest.raises(ConfigError, match=words) as caught:
         kind(**option)
     assert next(iter(option)) in str(caught.value)
+
+
+def test_numpys_numbers_are_numbers():
+    options = Options.of(
+        "paper-dense", margin=np.float64(0.5), l2=np.int64(1), window_length=np.int32(7),
+        cutoffs=[np.int64(5)],
+    )  # fmt: skip
+    assert options == Options.of("paper-dense", margin=0.5, l2=1, window_length=7, cutoffs=(5,))
+    assert type(options.train.margin) is float
+    assert {type(options.model.window_length), type(options.protocol.cutoffs[0])} == {int}
+
+
+def test_a_column_may_be_named_by_its_number(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("[data]\nuser = 2\n")
+    options = Options.of(file=file, item=np.int64(1))
+    assert (options.data.user, options.data.item) == ("2", "1")
+    log = tmp_path / "log.csv"
+    log.write_text("a,u\nb,u\n")
+    assert read_interactions(log, config=options.data).user_ids.tolist() == ["u"]
+    with pytest.raises(DataError, match="user=0 is not a column; positions run from 1 to 2"):
+        read_interactions(log, user=0)
+
+
+@pytest.mark.parametrize("text", ["model = 3\n", "[[model]]\nheads = 2\n"])
+def test_a_table_that_is_none_is_said_to_be_none(tmp_path, text):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"expected a table; write \[model\]"):
+        Options.of(file=file)
+
+
+def test_a_number_beyond_all_digits_is_no_toml(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(f"[train]\nmargin = {5000 * '1'}\n")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        Options.of(file=file)
 
 
 def test_unknown_names_offer_the_nearest(tmp_path):

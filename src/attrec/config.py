@@ -6,6 +6,7 @@ of the four frozen classes below: a field carries its default, its range and its
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -32,6 +34,10 @@ Encoding = Literal["utf-8", "latin-1", "utf-16"]
 
 MOST = 2**31 - 1
 """The largest whole number that an option or a cut-off may be: items are numbered by int32."""
+_SHOWN = 80
+"""Characters of a wrong value that an error shows."""
+LARGEST = 1e30
+"""The largest other number: a step computes in float32, which ends at 3e38."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def _option(
     doc: str,
     *,
     low: float = -math.inf,
-    high: float = math.inf,
+    high: float | None = None,
     even: bool = False,
     open_low: bool = False,
     of: Architecture | None = None,
@@ -76,12 +82,16 @@ def _option(
 ) -> Any:
     """Declare a field: its default, its help text and the closed (or half-open) range it has.
 
+    Without ``high`` it ends where the machine's types do: whole numbers at `MOST`, others at
+    `LARGEST`.
     With ``of`` it has a meaning for that architecture alone. ``search`` is where ``attrec tune``
     looks for a better value; an option that ``settles`` how a training runs or is judged, and not
     what is learnt, is never searched. An option whose default was another one when it came names
     that one, ``came_as``: a training that kept its state then is told from one of today.
     """
     architectures = get_args(Architecture) if of is None else (of,)
+    if high is None:
+        high = MOST if type(default) is int else LARGEST
     spaces = search if isinstance(search, Mapping) else dict.fromkeys(architectures, search)
     limits = {
         "doc": doc, "low": low, "high": high, "even": even, "open_low": open_low, "of": of,
@@ -355,7 +365,7 @@ class TrainConfig(Config):
     softmax_samples: int = _option(
         0, "items drawn for the softmax of a step, shared by its positions and corrected "
         "by log Q, where a catalogue is large; 0 takes the whole catalogue",
-        low=0, of="additive",
+        low=0, high=1_000_000, of="additive",
     )  # fmt: skip
     label_smoothing: float = _option(
         0.1,
@@ -386,7 +396,7 @@ class TrainConfig(Config):
         settles=True,
     )
     threads: int = _option(
-        0, "CPU threads of PyTorch; 0 leaves its own choice", low=0, settles=True
+        0, "CPU threads of PyTorch; 0 leaves its own choice", low=0, high=4096, settles=True
     )
     checkpoint_seconds: float = _option(
         60.0, "seconds between two checkpoints of a training", low=0, settles=True
@@ -450,14 +460,19 @@ class DataConfig(Config):
     section: ClassVar[str] = "data"
 
     user: str | None = _option(
-        None, "column of users (or sessions), by its name or number; known names are looked for"
+        None,
+        "column of users (or sessions), by its name or number (the first is 1); known names are "
+        "looked for",
     )
-    item: str | None = _option(None, "column of items, by its name or number")
+    item: str | None = _option(None, "column of items, by its name or number from 1")
     time: str | None = _option(
-        None, "column of times, by its name or number; without one the order of the rows counts"
+        None,
+        "column of times, by its name or number from 1; without one the order of the rows counts",
     )
-    rating: str | None = _option(None, "column of ratings, by its name or number")
-    min_rating: float | None = _option(None, "keep only events with at least this rating")
+    rating: str | None = _option(None, "column of ratings, by its name or number from 1")
+    min_rating: float | None = _option(
+        None, "keep only events with at least this rating", high=math.inf
+    )
     where: str | None = _option(
         None, "keep only rows for which this SQL condition holds, such as event = 'purchase'"
     )
@@ -485,6 +500,13 @@ class DataConfig(Config):
     cache: bool = _option(
         True, "keep the encoded log of large files and reuse it while they have not changed"
     )
+
+    def __post_init__(self) -> None:
+        """Check every field; a column's number is kept as text."""
+        for name in ("user", "item", "time", "rating"):
+            if _is_number(value := getattr(self, name), Integral):
+                object.__setattr__(self, name, str(value))
+        super().__post_init__()
 
     def uncut(self) -> DataConfig:
         """Return this without the k-core: of a few events beside a log it would leave none."""
@@ -558,9 +580,14 @@ class Options:
         for name, value in PRESETS[chosen].items():
             values[section_of(name)][name] = value
         for section, table in tables.items():
-            if section not in values or not isinstance(table, dict):
+            if section not in values:
                 raise ConfigError(
                     f"{file}: {section!r} is no table of options; {_nearest(section, list(values))}"
+                )
+            if not isinstance(table, dict):
+                raise ConfigError(
+                    f"{file}: {section} = {_shown(table)}: expected a table; write [{section}], "
+                    "and its options in the lines below"
                 )
             values[section].update(table)
         for name, value in overrides.items():
@@ -749,7 +776,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # tomllib's own, of the encoding, of a number of 5,000 digits
         raise ConfigError(f"{path}: is not valid TOML ({error})") from error
 
 
@@ -771,20 +798,34 @@ def _checked(section: str, name: str, kind: Any, value: Any) -> Any:
     kind, optional = _unwrapped(kind)
     if optional and value is None:
         return None
-    wrong = ConfigError(f"[{section}] {name} = {value!r}: expected {_kind_in_words(kind)}")
+    wrong = ConfigError(f"[{section}] {name} = {_shown(value)}: expected {_kind_in_words(kind)}")
     if get_origin(kind) is Literal:
         if value in get_args(kind):
             return value
         raise wrong
     if get_origin(kind) is tuple:
-        if isinstance(value, list | tuple) and all(type(k) is int for k in value):
-            return tuple(value)
+        if isinstance(value, list | tuple) and all(_is_number(k, Integral) for k in value):
+            return tuple(int(k) for k in value)
         raise wrong
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+    if kind is int and _is_number(value, Integral):
+        return int(value)
+    if kind is float and _is_number(value, Real):
+        with contextlib.suppress(OverflowError):  # a whole number beyond all floats
+            if math.isfinite(value):
+                return float(value)
+    if type(value) is not kind or kind is float:
         raise wrong
     return value
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Answer for Python's and NumPy's numbers alike; a truth value is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _kind_in_words(kind: Any) -> str:
@@ -804,8 +845,9 @@ def _check_range(section: str, name: str, value: Any, limits: dict[str, Any]) ->
     too_low = value <= low if limits["open_low"] else value < low
     if too_low or value > high:
         relation = "above" if limits["open_low"] else "at least"
-        upper = f" and at most {high:g}" if math.isfinite(high) else ""
-        raise ConfigError(f"[{section}] {name} = {value!r}: must be {relation} {low:g}{upper}")
+        # Where the machine's types end, and nothing else, is said to who goes beyond.
+        upper = "" if too_low and high in (MOST, LARGEST) else f" and at most {high}"
+        raise ConfigError(f"[{section}] {name} = {_shown(value)}: must be {relation} {low}{upper}")
     if limits["even"] and value % 2:
         raise ConfigError(
             f"[{section}] {name} = {value}: must be even (sine and cosine come in pairs (7, 8)); "

@@ -91,12 +91,8 @@ def read_interactions(
     >>> log.user_ids.tolist(), log.item_ids.tolist(), log.item_codes.tolist()
     (['007', '7'], ['a', 'b'], [1, 0])
     """
-    given: dict[str, Any] = {
-        name: str(value) if type(value) is int and name in _COLUMNS else value
-        for name, value in options.items()
-    }
-    DataConfig.from_dict(given)  # an unknown name gets the nearest one offered
-    chosen = replace(config or DataConfig(), **given)
+    DataConfig.from_dict(options)  # an unknown name gets the nearest one offered
+    chosen = replace(config or DataConfig(), **options)
     with _connect() as db:
         store = None
         if not isinstance(source, str | os.PathLike):
@@ -114,9 +110,7 @@ def read_interactions(
     return log if store is None else store.save(log)
 
 
-def read_ordered(
-    file: str | Path, by: str | None, encoding: Encoding = "utf-8"
-) -> InteractionLog:
+def read_ordered(file: str | Path, by: str | None, encoding: Encoding = "utf-8") -> InteractionLog:
     """Read a file of users and items whose rows a column of plain numbers orders.
 
     As `read_interactions` reads it, but that the log's ``timestamps`` are these numbers, whatever

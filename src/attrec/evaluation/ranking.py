@@ -308,9 +308,7 @@ def _nearest(distances: torch.Tensor, filter_seen: bool, top_k: int) -> npt.NDAr
     return _listed(values, found, filter_seen)
 
 
-def _listed(
-    values: torch.Tensor, found: torch.Tensor, filter_seen: bool
-) -> npt.NDArray[np.int32]:
+def _listed(values: torch.Tensor, found: torch.Tensor, filter_seen: bool) -> npt.NDArray[np.int32]:
     """Put -1 for what is infinitely far, where something is left out."""
     result = found.cpu().numpy().astype(np.int32)
     if filter_seen:
