@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import time
 import tomllib
 from pathlib import Path
@@ -557,7 +558,10 @@ def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
         (["data", "simulate", "--out", "{log}/x.csv"], "cannot be written ("),
         (["explain", "{model}", "5"], "user"),
         (["train", "{log}", "--pictures", "{log}"], "is a file; give --pictures a folder"),
-        (["train", "{log}", "--out", "{folder}/n", "--profile", "{folder}/n"], "a folder of the m"),
+        (
+            ["train", "{log}", "--out", "{folder}/n", "--profile", "{folder}/n"],
+            "for the model alone",
+        ),
         (["data", "inspect", "{log}", "--picture", "{folder}/p.txt"], "no picture is written as"),
         (["train", "{log}", "--profile", "{folder}"], "is no place for a trace"),
         (["train", "{log}", "--profile", "{folder}/none/t.json"], "is no place for a trace"),
@@ -688,6 +692,74 @@ def test_a_checkpoint_does_not_go_where_the_model_goes(run, files, tmp_path):
                        tmp_path / "x" / ".." / "m", *FAST)  # fmt: skip
     assert code == 2
     assert "are one folder" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--checkpoint", "m/kept"], "is for the model alone; give --checkpoint a place outside"),
+        (["--tensorboard", "m"], "is for the model alone; give --tensorboard a place outside"),
+        (["--tensorboard", "m.checkpoint/curves"], "is for the checkpoint alone"),
+        (["--mlflow", "m/runs"], "is for the model alone; give --mlflow a place outside of it"),
+        (["--mlflow", "sqlite:///m/runs.db"], "is for the model alone"),
+        (["--profile", "m/trace.json"], "is for the model alone; give --profile a place outside"),
+        (["--profile", "m.checkpoint/trace.json"], "is for the checkpoint alone"),
+    ],
+)
+def test_nothing_else_goes_into_the_folder_of_the_model(
+    run, files, tmp_path, monkeypatch, arguments, words
+):
+    """After the training it would be too late: no model can be saved there then."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("train", files / "log.csv", "--out", "m", *arguments, *FAST)
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train log.csv --profile log.csv",
+        "train logs --profile logs/log.csv",
+        "train logs/*.csv --profile logs/log.csv",
+        "train logs/log.csv --test log.csv --profile log.csv",
+        "train logs/log.csv --items log.csv --profile log.csv",
+        "train logs/log.csv --config log.csv --profile log.csv",
+        "recommend model --log log.csv --out log.csv",
+        "data inspect log.csv --picture log.csv",
+        "report model --out log.csv",
+        "report model --out model/manifest.json",
+        "report model --out {tables}",
+        "recommend model --all --out model/lists.csv",
+        "data simulate --out model/manifest.json",
+        "data inspect log.csv --picture model/picture.png",
+    ],
+)
+def test_what_is_read_and_what_a_model_is_made_of_are_not_written_over(
+    run, files, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(files / "model", "model")
+    Path("logs").mkdir()
+    for name in ("log.csv", "logs/log.csv"):
+        shutil.copy(files / "log.csv", name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tables,) = Path("model").glob("tables-*")
+    options = FAST if command.startswith("train") else []
+    code, _, err = run(*command.format(tables=tables).split(), *options)
+    assert code == 2
+    assert err.startswith("attrec: ")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_page_takes_the_place_of_a_page(run, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(files / "model", "model")
+    for place in ("model/report.html", "page"):
+        for _ in range(2):
+            code, _, err = run("report", "model", "--out", place)
+            assert (code, err) == (0, "")
 
 
 def test_a_fresh_start_waits_until_the_log_is_read(run, files, tmp_path):

@@ -212,6 +212,12 @@ def _format_of(manifest: Path) -> Any:
         return None
 
 
+def kept_in(folder: Path) -> str | None:
+    """Return what AttRec keeps in a folder (model, checkpoint, vectors); None where nothing."""
+    kind = str(_format_of(folder / MANIFEST))
+    return kind.removeprefix("attrec-") if kind.startswith("attrec-") else None
+
+
 def load_artifact(folder: str | Path, kind: Kind = MODEL) -> Artifact:
     """Read what `save_artifact` wrote, and check every byte of it.
 

@@ -18,6 +18,7 @@ from attrec.cli.arguments import (
     print_json,
     read_source,
 )
+from attrec.cli.places import check_file
 from attrec.errors import RequestError
 from attrec.request import DEFAULT_STRENGTH, plain
 from attrec.screen import (
@@ -106,7 +107,7 @@ def recommend(
     _check_whom(log, named=named, everybody=everybody, as_of_log=as_of_log)
     if strength != DEFAULT_STRENGTH and not (like or unlike):
         raise RequestError("--strength is of --like and --unlike; give one of them with it")
-    _check_output(out, for_spreadsheets=for_spreadsheets, as_json=as_json)
+    _check_output(out, log, for_spreadsheets=for_spreadsheets, as_json=as_json)
     whole = everybody or log is not None or out is not None
     several = whole or together or len(asked) > 1
     if several and (like or unlike):
@@ -161,11 +162,15 @@ def _check_whom(log: str | None, *, named: bool, everybody: bool, as_of_log: boo
         raise RequestError("--as-of-log speaks of a log; give it with --log LOG")
 
 
-def _check_output(out: Path | None, *, for_spreadsheets: bool, as_json: bool) -> None:
+def _check_output(
+    out: Path | None, log: str | None, *, for_spreadsheets: bool, as_json: bool
+) -> None:
     if for_spreadsheets and (out is None or out.suffix.lower() != ".csv"):
         raise RequestError("--for-spreadsheets is for a .csv file; name one with --out")
     if as_json and out is not None:
         raise RequestError("--json prints and --out writes a file; leave out one of them")
+    if out is not None:
+        check_file("--out", out, reads=[log])
 
 
 def _answer_one(

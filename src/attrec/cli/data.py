@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attrec.cli.arguments import Json, Log, data_app, print_json, read_source
+from attrec.cli.places import check_file
 from attrec.flags import as_flags, with_options
 from attrec.screen import console, print_inspection, print_log
 
@@ -56,6 +57,7 @@ def data_simulate(
     from attrec.data.reading import write_csv
     from attrec.data.simulate import simulate
 
+    check_file("--out", out)
     log = simulate(kind, num_users=users, num_items=items, events_per_user=events_per_user,
                    seed=seed)  # fmt: skip
     write_csv(log, out)
@@ -87,6 +89,8 @@ def data_inspect(
     from attrec.report import draw_log
 
     options = Options.of(**overrides)
+    if picture is not None:
+        check_file("--picture", picture, reads=[log])
     events, _ = read_source(log, None, options.data)
     found = inspect_log(events, options.protocol)
     if picture is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attrec.cli.arguments import Model, app
+from attrec.cli.places import check_file
 from attrec.screen import console
 
 
@@ -26,8 +27,10 @@ def report(
     from attrec.page import write_page
     from attrec.recommender import Recommender
 
-    served = Recommender.load(model)
     path = model / PAGE if out is None else out
+    if path.resolve() != (model / PAGE).resolve():
+        check_file("--out", path)
+    served = Recommender.load(model)
     written = write_page(served, path, name=model.resolve().name, manifest=read_manifest(model))
     size = written.stat().st_size / 1e6
     console().print(f"{written}: {size:.2f} MB, complete in itself", highlight=False, markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from attrec.cli.arguments import (
     print_json,
     read_source,
 )
+from attrec.cli.places import check_file, check_outside
 from attrec.errors import InterruptedTraining, RequestError
 from attrec.flags import with_options
 from attrec.screen import (
@@ -79,7 +81,11 @@ def train(
     timed = OFF if profile is None else Profile()
     screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
-    _check_places(out, kept, profile, pictures)
+    _check_places(
+        out, kept, pictures, {"--tensorboard": tensorboard, "--mlflow": _of_store(mlflow)}
+    )
+    if profile is not None:
+        _check_profile(profile, out, kept, reads=(log, test, items, config))
     if not fresh:
         check_target(kept, CHECKPOINT)
     keeping = _callbacks(tensorboard, mlflow)
@@ -129,18 +135,37 @@ def _tell_what_next(screen: Console, out: Path, recommender: Any) -> None:
     screen.print(f"  attrec info {folder}", highlight=False, soft_wrap=True)
 
 
-def _check_places(out: Path, kept: Path, profile: Path | None, pictures: Path | None) -> None:
+def _check_places(
+    out: Path, kept: Path, pictures: Path | None, curves: Mapping[str, Path | None]
+) -> None:
+    """Refuse, before any work, places that the saving would stumble over after it."""
     from attrec.artifact import check_target
 
     if out.resolve() == kept.resolve():
         raise RequestError(f"{out}: --out and --checkpoint are one folder; give each its own")
+    check_outside("--checkpoint", kept, out, "model")
+    for flag, folder in curves.items():
+        check_outside(flag, folder, out, "model")
+        check_outside(flag, folder, kept, "checkpoint")
     check_target(out)
     if pictures is not None and pictures.exists() and not pictures.is_dir():
         raise RequestError(f"{pictures}: is a file; give --pictures a folder")
-    if profile is not None and profile.resolve() in (out.resolve(), kept.resolve()):
-        raise RequestError(f"{profile}: --profile names a folder of the model; name another file")
-    if profile is not None and (profile.is_dir() or not profile.parent.is_dir()):
+
+
+def _check_profile(
+    profile: Path, out: Path, kept: Path, reads: Iterable[str | Path | None]
+) -> None:
+    check_outside("--profile", profile, out, "model")
+    check_outside("--profile", profile, kept, "checkpoint")
+    if profile.is_dir() or not profile.parent.is_dir():
         raise RequestError(f"{profile}: is no place for a trace; name a file in a folder there is")
+    check_file("--profile", profile, reads=reads)
+
+
+def _of_store(mlflow: str | None) -> Path | None:
+    """Return where an MLflow store lies, if not on a server."""
+    path = None if mlflow is None else mlflow.removeprefix("sqlite:///")
+    return None if path is None or "://" in path else Path(path)
 
 
 @app.command()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from attrec.errors import RequestError
 from attrec.evaluation.evaluate import Evaluation
 from attrec.files import write_whole
 from attrec.page.catalogue import catalogue_section
@@ -20,6 +22,8 @@ from attrec.page.sight import attention_section
 from attrec.page.slider import slider_section
 from attrec.recommender import Recommender
 
+_HTML, _HEAD = re.compile(rb"\s*(<!doctype html|<html|$)", re.IGNORECASE), 1024
+"""How a page begins, or an empty file, and how many bytes are looked at."""
 _NETWORKS = {"paper": "The paper’s network", "additive": "The additive network"}
 
 
@@ -45,10 +49,21 @@ def write_page(
     Raises
     ------
     RequestError
-        The file cannot be written.
+        The file cannot be written, or it is there and holds no HTML.
     """
+    _check_replaceable(Path(path))
     text = page_of(recommender, name=name, manifest=manifest)
     return write_whole(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            is_page = _HTML.match(file.read(_HEAD)) is not None
+    except OSError:  # nothing is there to lose, or the writing says what is wrong
+        return
+    if not is_page:
+        raise RequestError(f"{path}: holds something that is not HTML; name another file")
 
 
 def page_of(
