@@ -1,12 +1,17 @@
 """The search for better options: what is searched, that it goes on, that it never sees the test."""
 
+import contextlib
 import csv
 import io
 import itertools
+import pathlib
+import sqlite3
 import sys
 import tomllib
+from unittest import mock
 
 import numpy as np
+import optuna
 import pytest
 from filelock import FileLock
 from hypothesis import given
@@ -341,13 +346,105 @@ def test_a_folder_of_something_else_is_left_alone(log, tmp_path):
     with lock, pytest.raises(RequestError, match="another process searches there"):
         tuning.remove_tuning(running)
     assert search(log, running, trials=1).best is not None
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    (damaged / "study.db").write_text("no database " * 100)
-    with pytest.raises(ArtifactError, match=r"study\.db: cannot be read as a search"):
-        search(log, damaged)
-    tuning.remove_tuning(damaged)
-    assert not list(damaged.iterdir())
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused_untouched(log, folder, words):
+    """The search, and starting it again, are refused, and nothing there is touched."""
+    before = contents(folder)
+    for work in (lambda: search(log, folder), lambda: tuning.remove_tuning(folder)):
+        with pytest.raises(ArtifactError, match=words):
+            work()
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("theirs", ["mine", "attrec"])
+def test_a_study_of_somebody_else_is_left_alone(log, tmp_path, theirs):
+    kept = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name=theirs)
+    kept.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    for name in ("best.toml", "trials.csv", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    refused_untouched(log, tmp_path, rf"holds something that is no search \(the study '{theirs}'")
+
+
+@pytest.mark.parametrize("text", ["no database " * 100, None])
+def test_a_file_named_as_a_search_that_is_none_is_left_alone(log, tmp_path, text):
+    if text is None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as db, db:
+            db.execute("CREATE TABLE shop (item)")
+    else:
+        (tmp_path / "study.db").write_text(text)
+    refused_untouched(log, tmp_path, r"study\.db: cannot be read as a search .* nobody needs it")
+
+
+def test_starting_again_beside_something_else_removes_nothing(log, tmp_path):
+    search(log, tmp_path, trials=1)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(ArtifactError, match=r"holds something that is no search \(notes.txt"):
+        tuning.remove_tuning(tmp_path)
+    assert contents(tmp_path) == before
+    assert len(search(log, tmp_path, trials=2).trials) == 2
+    (tmp_path / "notes.txt").unlink()
+    tuning.remove_tuning(tmp_path)
+    assert not contents(tmp_path)
+
+
+def test_a_search_that_was_killed_at_its_very_beginning_goes_on(log, tmp_path):
+    (tmp_path / "study.db").touch()
+    (tmp_path / ".attrec-1.tmp").touch()
+    assert search(log, tmp_path, trials=1).best is not None
+
+
+@pytest.mark.parametrize("name", ["tu?ning", "tu%20 é#n{i}ng"])
+def test_a_folder_may_have_any_name(log, tmp_path, name):
+    found = search(log, tmp_path / name, trials=1)
+    assert {"study.db", "best.toml", "trials.csv"} <= {path.name for path in found.folder.iterdir()}
+    assert len(search(log, tmp_path / name, trials=2).trials) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def fill(folder):
+    """Let the search's file have no further page, as on a full disk."""
+    connect = sqlite3.connect
+
+    def full(*arguments, **options):
+        db = connect(*arguments, **options)
+        db.execute("PRAGMA max_page_count = 1")  # what it has already stays
+        return db
+
+    return mock.patch.object(study.sqlite3, "connect", full)
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_a_full_disk_is_told_in_one_sentence_and_loses_nothing(log, tmp_path, monkeypatch, trials):
+    folder = tmp_path / "tuning"
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda seconds: None)
+    before = search(log, folder, trials=trials).trials if trials else []
+    words = r"tuning: the search cannot be kept there \(database or disk is full\); choose"
+    with fill(folder), pytest.raises(RequestError, match=words):
+        search(log, folder, trials=40)
+    assert told(search(log, folder, trials=max(1, trials)).trials[:trials]) == told(before)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(log, tmp_path):
+    folder = tmp_path / "tuning"
+    search(log, folder, trials=1)
+    before = contents(folder)
+    for place, error in (
+        (FileLock, PermissionError(13, "Permission denied")),
+        (pathlib.Path, OSError(30, "Read-only file system")),
+    ):
+        name = "acquire" if place is FileLock else "unlink"
+        with (
+            mock.patch.object(place, name, side_effect=error),
+            pytest.raises(RequestError, match=rf"cannot be kept there \({error.strerror}\)"),
+        ):
+            tuning.remove_tuning(folder)
+    assert contents(folder).keys() >= before.keys()
 
 
 def test_two_processes_do_not_search_in_one_folder(log, whole):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrec.config import Options, option_specs
-from attrec.errors import InterruptedTraining, MissingExtraError, RequestError
+from attrec.errors import InterruptedTraining, MissingExtraError, RequestError, first_line
 from attrec.evaluation.evaluate import Evaluation
 from attrec.listeners import Listener
 from attrec.training.checkpoint import Epoch
@@ -164,7 +164,7 @@ class MLflow(Listener):
             raise MissingExtraError(error.name or "a library", "mlflow", purpose) from error
         except Exception as error:  # of the store's own libraries, whatever it is
             raise RequestError(
-                f"{self._where}: cannot be used as an MLflow store ({_first_line(error)}); give a "
+                f"{self._where}: cannot be used as an MLflow store ({first_line(error)}); give a "
                 "server's address, sqlite:///FILE or a folder"
             ) from error
 
@@ -246,7 +246,7 @@ class MLflow(Listener):
             self._broken = True
             warnings.warn(
                 f"{self._where}: MLflow keeps nothing more of this training "
-                f"({_first_line(error)}); the training goes on",
+                f"({first_line(error)}); the training goes on",
                 stacklevel=2,
             )
 
@@ -290,7 +290,3 @@ def _need(library: str, extra: str, purpose: str) -> None:
         importlib.import_module(library)
     except ImportError as error:
         raise MissingExtraError(library, extra, purpose) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

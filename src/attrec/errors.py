@@ -81,3 +81,8 @@ class MissingExtraError(AttRecError, ImportError):
         super().__init__(
             f"{purpose} needs {library}, which is not installed; run: pip install 'attrec[{extra}]'"
         )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]

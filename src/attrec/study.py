@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from attrec.config import Among, OptionSpec, Space, option_specs
-from attrec.errors import ArtifactError, MissingExtraError, RequestError
+from attrec.errors import ArtifactError, MissingExtraError, RequestError, first_line
+from attrec.files import UNFINISHED
 from attrec.listeners import Listener, Listeners
 
 if TYPE_CHECKING:
@@ -22,6 +25,14 @@ STUDY = "study.db"
 _LOCK = "study.lock"
 STUDY_FILES = (STUDY, f"{STUDY}-journal", _LOCK)
 _NAME = "attrec"
+_STUDIES = """
+    SELECT study_name,
+        study_id IN (SELECT study_id FROM study_user_attributes WHERE key = 'identity')
+        OR study_id NOT IN (SELECT study_id FROM trials)
+    FROM studies
+"""
+"""Name of each study of a database, and whether `Study` may have written it: it keeps an identity,
+before any trial."""
 _WARMUP_EPOCHS = 8
 """The first epoch at which a trial may be pruned."""
 _FINISHED_BEFORE_PRUNING = 5
@@ -92,8 +103,11 @@ def of_the_trials(told: Listener) -> list[TuningListener]:
 class Running:
     """The trial that is running: it reports each epoch, and is told whether it falls behind."""
 
-    def __init__(self, trial: optuna.Trial, values: dict[str, Any], stopped_before: bool) -> None:
+    def __init__(
+        self, trial: optuna.Trial, values: dict[str, Any], stopped_before: bool, folder: Path
+    ) -> None:
         self._trial, self.values, self.stopped_before = trial, values, stopped_before
+        self._folder = folder
         self.number = trial.number + 1
         self._began = time.monotonic() - float(trial.user_attrs.get("seconds", 0.0))
         self._figures = dict(trial.study.trials[trial.number].intermediate_values)
@@ -103,24 +117,26 @@ class Running:
 
         An epoch that is trained again, after a crash, gives the figure that is kept already.
         """
-        if epoch not in self._figures:
-            self._figures[epoch] = max([figure, *self._figures.values()])
-            self._trial.report(self._figures[epoch], epoch)
-            self._keep_seconds()
-        return bool(self._trial.should_prune())
+        with keeping_in(self._folder):
+            if epoch not in self._figures:
+                self._figures[epoch] = max([figure, *self._figures.values()])
+                self._trial.report(self._figures[epoch], epoch)
+                self._keep_seconds()
+            return bool(self._trial.should_prune())
 
     def end(self, ending: Ending, reason: str = "") -> None:
         """Keep how it ended; a stopped one stays to be gone on with."""
         from optuna.trial import TrialState
 
-        self._keep_seconds()
-        if reason:
-            self._trial.set_user_attr("reason", reason)
-        if ending == "finished":
-            self._trial.study.tell(self._trial, max(self._figures.values()))
-        elif ending != "stopped":
-            state = TrialState.PRUNED if ending == "pruned" else TrialState.FAIL
-            self._trial.study.tell(self._trial, state=state)
+        with keeping_in(self._folder):
+            self._keep_seconds()
+            if reason:
+                self._trial.set_user_attr("reason", reason)
+            if ending == "finished":
+                self._trial.study.tell(self._trial, max(self._figures.values()))
+            elif ending != "stopped":
+                state = TrialState.PRUNED if ending == "pruned" else TrialState.FAIL
+                self._trial.study.tell(self._trial, state=state)
 
     def _keep_seconds(self) -> None:
         self._trial.set_user_attr("seconds", time.monotonic() - self._began)
@@ -148,7 +164,7 @@ class Study:
     ArtifactError
         The folder holds something else, or the search of other data or options.
     RequestError
-        Another process is at work there.
+        Another process is at work there, or it cannot be written: then, or later on.
     """
 
     def __init__(
@@ -162,61 +178,59 @@ class Study:
         self.folder, self.spaces, self.seed = Path(folder), dict(spaces), seed
         self._specs = {spec.name: spec for spec in option_specs()}
         self.identity = dict(identity)
-        optuna = need_optuna()
+        self._storage: Any = None
+        need_optuna()
         check_folder(self.folder)
-        try:
+        with keeping_in(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = alone_in(self.folder)
-            self._study = self._open(optuna)
-            self._claim(dict(first))
-        except OSError as error:
-            raise ArtifactError(
-                f"{folder}: the search cannot be kept there ({error.strerror or error}); choose a "
-                "folder that is writable and has room"
-            ) from error
+            try:
+                self._open()
+                self._claim(dict(first))
+            except BaseException:
+                self.close()
+                raise
 
-    def _open(self, optuna: Any) -> Any:
-        from sqlalchemy.exc import DatabaseError
+    def _open(self) -> None:
+        import optuna
 
-        path = self.folder / STUDY
+        path = (self.folder / STUDY).absolute()
         pruner = optuna.pruners.MedianPruner(
             n_startup_trials=_FINISHED_BEFORE_PRUNING,
             n_warmup_steps=_WARMUP_EPOCHS,
             n_min_trials=_FINISHED_BEFORE_PRUNING,
         )
         try:
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.absolute()}")
-            return optuna.create_study(
+            # Opened by its path: in an address, some letters of a folder's name mean other things.
+            self._storage = optuna.storages.RDBStorage(
+                f"sqlite:///{STUDY}",
+                {"creator": lambda: sqlite3.connect(path, check_same_thread=False)},
+            )
+            self._study = optuna.create_study(
                 storage=self._storage, study_name=_NAME, direction="maximize",
                 load_if_exists=True, pruner=pruner,
             )  # fmt: skip
-        except (DatabaseError, RuntimeError) as error:
-            self._lock.release()
-            why = str(getattr(error, "orig", error)).splitlines()[0]
-            raise ArtifactError(
-                f"{path}: cannot be read as a search ({why}); name another folder, or start again "
-                "with --fresh"
-            ) from error
+        except RuntimeError as error:  # another version of Optuna wrote it
+            raise _unreadable(self.folder / STUDY, error) from error
 
     def _claim(self, first: dict[str, Any]) -> None:
-        begun = bool(self._study.get_trials(deepcopy=False))
-        kept = self._study.user_attrs.get("identity", {} if begun else None)
+        kept = self._study.user_attrs.get("identity")
         if kept is None:
             kept = self.identity
             self._study.set_user_attr("identity", kept)
         for name in (name for name, value in self.identity.items() if kept.get(name) != value):
-            self.close()
             raise ArtifactError(
                 f"{self.folder}: holds a search with other {name}; go on with those, name another "
                 "folder, or start again with --fresh"
             )
-        if not begun:
+        if not self._study.get_trials(deepcopy=False):
             self._study.enqueue_trial(first)
 
     def close(self) -> None:
         """Let go of the file, for another process to take."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        if self._storage is not None:
+            self._storage.remove_session()
+            self._storage.engine.dispose()
         self._lock.release()
 
     def __enter__(self) -> Study:
@@ -244,11 +258,13 @@ class Study:
         stopped = [trial for trial in known if trial.state == TrialState.RUNNING]
         ended = sum(trial.state.is_finished() for trial in known)
         self._study.sampler = _sampler(self.seed, stopped[0].number if stopped else ended)
-        trial = Handle(self._study, stopped[0]._trial_id) if stopped else self._study.ask()
-        values = {
-            name: _suggested(trial, self._specs[name], space) for name, space in self.spaces.items()
-        }
-        return Running(trial, values, bool(stopped))
+        with keeping_in(self.folder):
+            trial = Handle(self._study, stopped[0]._trial_id) if stopped else self._study.ask()
+            values = {
+                name: _suggested(trial, self._specs[name], space)
+                for name, space in self.spaces.items()
+            }
+        return Running(trial, values, bool(stopped), self.folder)
 
     def _read(self, trial: optuna.trial.FrozenTrial) -> Trial:
         figures = trial.intermediate_values
@@ -266,7 +282,7 @@ class Study:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a path that holds something that a search did not write.
+    """Refuse a path that holds something that is no search, and touch nothing there.
 
     Raises
     ------
@@ -274,13 +290,75 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; give a folder for the search")
-    if folder.is_dir() and not (folder / STUDY).exists():
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name != _LOCK)
-        if others:
+    if (folder / STUDY).exists():
+        _check_ours(folder / STUDY)
+    elif folder.is_dir():
+        check_holds_only(folder, {_LOCK})
+
+
+def check_holds_only(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which something lies besides ``names``, and what a killed writer left.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    found = {entry.name for entry in folder.iterdir() if not UNFINISHED.fullmatch(entry.name)}
+    others = sorted(found - set(names))
+    if others:
+        raise ArtifactError(
+            f"{folder}: holds something that is no search ({others[0]}, …); give a new or an "
+            "empty folder"
+        )
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a database that `Study` did not write; one that it only began to write is let pass."""
+    try:
+        # Read without Optuna, which makes its tables in any database that it opens.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
+            begun = db.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+            studies = db.execute(_STUDIES).fetchall() if begun else []
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from error
+    for name, of_a_search in studies:
+        if name != _NAME or not of_a_search:
             raise ArtifactError(
-                f"{folder}: holds something that is no search ({others[0]}, …); give a new or an "
-                "empty folder"
+                f"{path}: holds something that is no search (the study {name!r}); give a new or "
+                "an empty folder"
             )
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"{path}: cannot be read as a search ({first_line(error)}); name another folder, or "
+        "remove this file if nobody needs it"
+    )
+
+
+@contextmanager
+def keeping_in(folder: Path) -> Iterator[None]:
+    """Say in one sentence that a search cannot be kept in its folder.
+
+    Raises
+    ------
+    RequestError
+        The folder cannot be written, or its disk is full.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (OSError, DBAPIError, StorageInternalError) as error:
+        first: BaseException = error  # what Optuna and SQLAlchemy make of it says less
+        while first.__cause__ is not None:
+            first = first.__cause__
+        raise RequestError(
+            f"{folder}: the search cannot be kept there "
+            f"({getattr(first, 'strerror', None) or first_line(first)}); choose a folder that is "
+            "writable and has room"
+        ) from error
 
 
 def alone_in(folder: Path) -> Any:

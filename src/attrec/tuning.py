@@ -46,6 +46,8 @@ from attrec.study import (
     alone_in,
     best_of,
     check_folder,
+    check_holds_only,
+    keeping_in,
     need_optuna,
     of_the_trials,
 )
@@ -224,21 +226,23 @@ def check_search(
 
 
 def remove_tuning(folder: str | Path) -> None:
-    """Remove what `tune` wrote, and nothing else.
+    """Remove what `tune` wrote; where anything else lies beside it, remove nothing.
 
     Raises
     ------
     ArtifactError
         The folder holds something else.
     RequestError
-        Another process searches there.
+        Another process searches there, or it cannot be written.
     """
     path = Path(folder)
     check_folder(path)
     if path.exists():
-        with alone_in(path):
+        files = (BEST, TABLE, PICTURE, *STUDY_FILES)
+        check_holds_only(path, (*files, CHECKPOINT_FOLDER))
+        with keeping_in(path), alone_in(path):
             remove_artifact(path / CHECKPOINT_FOLDER, CHECKPOINT)
-            for name in (BEST, TABLE, PICTURE, *STUDY_FILES):
+            for name in files:
                 (path / name).unlink(missing_ok=True)
 
 
