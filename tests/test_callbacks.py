@@ -1,5 +1,6 @@
 """What TensorBoard and MLflow are given, read back by their own libraries."""
 
+import errno
 import math
 import sys
 import warnings
@@ -162,6 +163,57 @@ def test_mlflow_goes_on_with_the_run_of_a_stopped_training(log, usual, store, tm
     assert len(runs(store, "stopped")[0]) == 2
 
 
+def test_mlflow_goes_on_with_one_run_where_that_changes_which_may(log, store, tmp_path):
+    kept = tmp_path / "kept"
+    with pytest.raises(InterruptedTraining):
+        attrec.fit(
+            log, checkpoint=kept, listener=[MLflow(store, experiment="freely"), StopAt(7)],
+            threads=1, **OPTIONS,
+        )  # fmt: skip
+    free = {"threads": 2, "device": "auto", "checkpoint_seconds": 60.0}
+    listener = MLflow(store, experiment="freely")
+    attrec.fit(log, checkpoint=kept, listener=listener, **{**OPTIONS, **free})
+    (run,), _ = runs(store, "freely")
+    assert run.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("how", ["writing", "closing"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_folder_of_tensorboard_that_is_full_ends_no_training(log, usual, tmp_path, how):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Fill(attrec.Listener):
+        def epoch(self, epoch):
+            if epoch.number == 2 and how == "writing":
+                patched.setattr(RecordWriter, "write", full)
+
+        def judged(self, evaluation, best_epoch):
+            patched.setattr(RecordWriter, "close", full)
+
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.warns(UserWarning, match=r"TensorBoard keeps nothing more .*No space left") as said,
+    ):
+        result = attrec.fit(log, listener=[Fill(), TensorBoard(tmp_path)], **OPTIONS)
+    assert len([w for w in said if w.category is UserWarning]) == 1
+    assert losses(result) == losses(usual)
+    assert 1 in scalars(tmp_path / "training")["loss"]
+
+
+@pytest.mark.parametrize("name", ["ml?g", "ml%20g"])
+def test_a_folder_that_mlflow_would_put_elsewhere_is_refused(tmp_path, monkeypatch, name):
+    with pytest.raises(RequestError, match=r"cannot keep anything in a folder with '[?%]'"):
+        MLflow(tmp_path / name)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(RequestError, match=r"^inside: MLflow cannot keep anything"):
+        MLflow("inside")
+    assert not list((tmp_path / name).iterdir())
+
+
 def test_a_store_that_breaks_ends_no_training(log, store):
     listener = MLflow(store, experiment="breaks")
 
@@ -194,6 +246,8 @@ def test_a_store_that_cannot_be_reached_is_told_before_the_training(log, tmp_pat
         attrec.fit(log, listener=[MLflow(file), Watch()], **OPTIONS)
     with pytest.raises(RequestError, match="is a file; name a folder for TensorBoard"):
         TensorBoard(file)
+    with pytest.raises(RequestError, match=r"file/x: cannot be written \(Not a directory\)"):
+        attrec.fit(log, listener=[Watch(), TensorBoard(file / "x")], **OPTIONS)
     assert not seen
 
 

@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from attrec.errors import ArtifactError
-from attrec.files import UNFINISHED, Writer, unfinished
+from attrec.files import UNFINISHED, Writer, try_writing, unfinished
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -173,13 +173,8 @@ def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
     """
     path = Path(folder)
     _check_ours(path, kind)
-    made = not path.exists()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with unfinished(path, lambda file: file.touch()):
-            pass
-        if made:
-            path.rmdir()
+        try_writing(path)
     except OSError as error:
         raise _unwritable(path, kind, error) from error
 

@@ -15,9 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrec.api import identity_of
 from attrec.config import Options, option_specs
 from attrec.errors import InterruptedTraining, MissingExtraError, RequestError, first_line
 from attrec.evaluation.evaluate import Evaluation
+from attrec.files import try_writing
 from attrec.listeners import Listener
 from attrec.training.checkpoint import Epoch
 
@@ -28,12 +30,40 @@ SYSTEM = "attrec"
 """The row of an evaluation whose figures are kept."""
 
 
-class TensorBoard(Listener):
+class _Keeper(Listener):
+    """What both share: a store that fails after the beginning ends no training.
+
+    It is warned of once, and nothing more is kept.
+    """
+
+    _name = ""
+
+    def __init__(self, where: str | Path) -> None:
+        self._where, self._broken = where, False
+
+    def _safely(self, work: Callable[[], Any]) -> None:
+        if self._broken:
+            return
+        try:
+            work()
+        except Exception as error:  # of the store's own libraries, whatever it is
+            self._broken = True
+            warnings.warn(
+                f"{self._where}: {self._name} keeps nothing more of this training "
+                f"({first_line(error)}); the training goes on",
+                stacklevel=2,
+            )
+
+
+class TensorBoard(_Keeper):
     """Keeps a training for TensorBoard: ``tensorboard --logdir FOLDER``.
 
     The phases are runs of their own, so that equal figures share a picture: ``FOLDER/training`` and
     ``FOLDER/retraining`` with the loss, the validation figures and the seconds of every epoch,
     ``FOLDER/test`` with the figures of the test part and the options as hyperparameters.
+
+    A folder that cannot be written later on ends no training: it is warned of once, and nothing
+    more is kept.
 
     Parameters
     ----------
@@ -47,8 +77,11 @@ class TensorBoard(Listener):
         TensorBoard is not installed.
     """
 
+    _name = "TensorBoard"
+
     def __init__(self, folder: str | Path) -> None:
         _need("tensorboard", "tensorboard", "a log for TensorBoard")
+        super().__init__(folder)
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise RequestError(f"{folder}: is a file; name a folder for TensorBoard")
@@ -58,9 +91,22 @@ class TensorBoard(Listener):
         self._writers: dict[str, SummaryWriter] = {}
 
     def begin(self, options: Options, data: Mapping[str, Any]) -> None:
-        """Remember what is told with the first figures."""
-        self._options = meant(options)
+        """Try the folder, and remember what is told with the first figures.
+
+        Raises
+        ------
+        RequestError
+            It cannot be written.
+        """
+        self._options, self._broken = meant(options), False
         self._about = {**self._options, **data}
+        try:
+            try_writing(self.folder)
+        except OSError as error:
+            raise RequestError(
+                f"{self.folder}: cannot be written ({error.strerror or error}); name another "
+                "folder for TensorBoard"
+            ) from error
 
     def phase(self, name: str) -> None:
         """Begin a run."""
@@ -72,13 +118,25 @@ class TensorBoard(Listener):
 
     def epoch(self, epoch: Epoch) -> None:
         """Keep an epoch's figures."""
+        self._safely(lambda: self._add_epoch(epoch))
+
+    def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
+        """Keep the figures of the test part, and the options that led to them."""
+        self._safely(lambda: self._add_judged(evaluation, best_epoch))
+
+    def end(self, error: BaseException | None) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            self._safely(writer.close)
+        self._writers.clear()
+
+    def _add_epoch(self, epoch: Epoch) -> None:
         writer = self._writer(self._phase, self._from)
         for name, value in epoch_figures(epoch).items():
             writer.add_scalar(name, value, epoch.number)
         writer.flush()
 
-    def judged(self, evaluation: Evaluation, best_epoch: int) -> None:
-        """Keep the figures of the test part, and the options that led to them."""
+    def _add_judged(self, evaluation: Evaluation, best_epoch: int) -> None:
         figures = {f"test/{name}": value for name, value in judged_figures(evaluation).items()}
         plain = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
@@ -87,30 +145,18 @@ class TensorBoard(Listener):
         # The run's own folder: TensorBoard shows options and figures of all trainings side by side.
         self._writer("test", 0).add_hparams(plain, figures, run_name=".", global_step=best_epoch)
 
-    def end(self, error: BaseException | None) -> None:
-        """Close the files."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
-
     def _writer(self, run: str, first_step: int) -> SummaryWriter:
         if run not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            try:
-                writer = SummaryWriter(str(self.folder / run), purge_step=first_step)
-            except OSError as error:
-                raise RequestError(
-                    f"{self.folder}: cannot be written ({error.strerror or error}); name another "
-                    "folder for TensorBoard"
-                ) from error
+            writer = SummaryWriter(str(self.folder / run), purge_step=first_step)
             rows = [f"| {name} | {value} |" for name, value in self._about.items()]
             writer.add_text("options", "\n".join(["| | |", "| --- | --- |", *rows]), first_step)
             self._writers[run] = writer
         return self._writers[run]
 
 
-class MLflow(Listener):
+class MLflow(_Keeper):
     """Keeps a training as a run of MLflow: options, the figures of every epoch, the test figures.
 
     A failure of the store after the beginning ends no training: it is warned of once, and nothing
@@ -121,6 +167,7 @@ class MLflow(Listener):
     where : str or path
         The address of a tracking server (``http://…``) or store (``sqlite:///…``), or a folder,
         which then holds an SQLite store: ``mlflow ui --backend-store-uri sqlite:///…`` shows it.
+        No ``?`` or ``%`` may be in the folder's path.
     experiment : str
         Made where it is missing.
     run_name : str, optional
@@ -130,19 +177,24 @@ class MLflow(Listener):
     ------
     MissingExtraError
         MLflow is not installed.
+    RequestError
+        The folder's path has a letter that such an address gives another meaning.
     """
+
+    _name = "MLflow"
 
     def __init__(
         self, where: str | Path, *, experiment: str = "attrec", run_name: str | None = None
     ) -> None:
         _need("mlflow", "mlflow", "a log for MLflow")
+        super().__init__(where)
+        self._address, self._folder = _store(where)
         self.run_id: str | None = None
         self._going = False
-        self._where, self._experiment_name, self._run_name = where, experiment, run_name
+        self._experiment_name, self._run_name = experiment, run_name
         self._phase, self._identity, self._experiment = "", "", ""
         self._options: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
-        self._broken = False
         self._client: Any = None
 
     def begin(self, options: Options, data: Mapping[str, Any]) -> None:
@@ -154,7 +206,8 @@ class MLflow(Listener):
             The store cannot be reached.
         """
         self._options, self._data = meant(options), dict(data)
-        told = json.dumps([self._options, self._data["fingerprint"]], sort_keys=True)
+        # Of what lets a training go on, so that its run does too.
+        told = json.dumps([identity_of(options), self._data["fingerprint"]], sort_keys=True)
         self._identity = hashlib.sha256(told.encode()).hexdigest()
         self.run_id, self._broken, self._going = None, False, True
         try:
@@ -199,8 +252,10 @@ class MLflow(Listener):
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it makes tables
-        address, artifacts = _store(self._where)
-        self._client = MlflowClient(tracking_uri=address)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        artifacts = None if self._folder is None else (self._folder / "artifacts").as_uri()
+        self._client = MlflowClient(tracking_uri=self._address)
         found = self._client.get_experiment_by_name(self._experiment_name)
         self._experiment = (
             self._client.create_experiment(self._experiment_name, artifact_location=artifacts)
@@ -237,19 +292,6 @@ class MLflow(Listener):
         ]
         self._client.log_batch(self.run_id, metrics=metrics, params=params)
 
-    def _safely(self, work: Callable[[], Any]) -> None:
-        if self._broken:
-            return
-        try:
-            work()
-        except Exception as error:
-            self._broken = True
-            warnings.warn(
-                f"{self._where}: MLflow keeps nothing more of this training "
-                f"({first_line(error)}); the training goes on",
-                stacklevel=2,
-            )
-
 
 def meant(options: Options) -> dict[str, Any]:
     """Return the preset and the options that mean something to the architecture, by name."""
@@ -276,13 +318,18 @@ def judged_figures(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def _store(where: str | Path) -> tuple[str, str | None]:
-    """Return the store's address, and where its artifacts go (None: the store says)."""
+def _store(where: str | Path) -> tuple[str, Path | None]:
+    """Return the store's address, and its folder; None where it is in none of ours."""
     if "://" in str(where) or str(where) == "databricks":
         return str(where), None
     folder = Path(where).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+    for letter in "?%":
+        if letter in str(folder):
+            raise RequestError(
+                f"{where}: MLflow cannot keep anything in a folder with {letter!r} in its path "
+                f"({folder}); name another one"
+            )
+    return f"sqlite:///{folder / 'mlflow.db'}", folder
 
 
 def _need(library: str, extra: str, purpose: str) -> None:

@@ -46,6 +46,20 @@ def write_whole(file: str | Path, write: Writer) -> Path:
     return path
 
 
+def try_writing(folder: str | Path) -> None:
+    """Raise the OSError that writing into a folder would; nothing stays there, nor a new folder.
+
+    Asked before long work, not after it.
+    """
+    path = Path(folder)
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    with unfinished(path, lambda file: file.write_bytes(b"attrec")):
+        pass
+    if made:
+        path.rmdir()
+
+
 @contextmanager
 def unfinished(folder: Path, write: Writer) -> Iterator[Path]:
     """Write a temporary file through to the disk; it is removed unless it is moved away inside."""
