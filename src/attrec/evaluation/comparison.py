@@ -111,10 +111,10 @@ def rank_in_lists(
     given = lengths[rows >= 0]
     missing = int((rows < 0).sum())
     shortest, longest = (int(given.min()), int(given.max())) if len(given) else (0, 0)
-    order = "" if lists.timestamps is not None else " in the order of its rows"
+    by_rows = "" if lists.timestamps is not None else " in the order of its rows"
     assumed = f" ({', '.join(lists.notes)})" if lists.notes else ""
     words = (
-        f"{lists.source}{assumed}: lists of {shortest} to {longest} items{order}, a target outside "
+        f"{lists.source}{assumed}: lists of {shortest} to {longest} items{by_rows}, a target outside "
         "is a miss"
     )
     if missing:
