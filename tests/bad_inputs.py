@@ -23,6 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 import duckdb
+import optuna
 import torch
 
 import attrec
@@ -212,6 +213,12 @@ def other_search(folder: Path) -> list[str]:
     return log(GOOD, "--search", "margin", verb="tune")(folder)
 
 
+def study_of_somebody(folder: Path) -> list[str]:
+    (folder / "model").mkdir()
+    optuna.create_study(storage=f"sqlite:///{folder}/model/study.db", study_name="mine").ask()
+    return log(GOOD, "--search", "margin", "--fresh", verb="tune")(folder)
+
+
 def parquet(folder: Path) -> list[str]:
     path = folder / "log.parquet"
     duckdb.execute(f"COPY (SELECT i AS user_id, i AS item_id FROM range(99) t(i)) TO '{path}'")
@@ -350,6 +357,12 @@ CASES = [
     Case("one flipped byte", changed(flip, "info", "MODEL"), "its SHA-256 is not the one"),
     Case("checkpoint of other data", other_checkpoint, "a training with other data"),
     Case("search of another data set", other_search, "a search with other data"),
+    Case("folder of somebody else's study", study_of_somebody,
+         "holds something that is no search (the study 'mine')"),
+    Case("TensorBoard's folder below a file", log(GOOD, "--tensorboard", "log.csv/runs"),
+         "log.csv/runs: cannot be written"),
+    Case("MLflow's folder with a question mark", log(GOOD, "--mlflow", "what?"),
+         "MLflow cannot keep anything in a folder with '?'"),
     Case("search of an option that is none", log(GOOD, "--search", "margn", verb="tune"),
          "did you mean 'margin'?"),
     Case("option given and searched", log(GOOD, "--margin", "1", "--search", "margin", verb="tune"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import attrec
 from attrec.config import (
     PRESETS,
     ModelConfig,
@@ -140,6 +141,25 @@ def test_an_option_that_would_be_ignored_is_refused(tmp_path):
     file.write_text('preset = "accurate"\n[train]\nl2 = 0.5\n')
     with pytest.raises(ConfigError, match="'l2' means nothing"):
         Options.of(file=file)
+
+
+@pytest.mark.parametrize("verb", [attrec.fit, attrec.tune])
+@pytest.mark.parametrize(
+    "beside",
+    [{"margin": 77.0}, {"nonsense": 3}, {"item_categories": None}, {"preset": "paper-sparse"},
+     {"config_file": "run.toml"}],
+)  # fmt: skip
+def test_options_all_at_once_and_others_beside_them_are_refused(verb, beside, tmp_path):
+    more = {"folder": tmp_path / "tuning"} if verb is attrec.tune else {}
+    ((name, _),) = beside.items()
+    with pytest.raises(ConfigError, match=f"^{name} = .*: options are given all at once, too"):
+        verb(tmp_path / "log.csv", options=Options.of("paper-sparse"), **beside, **more)
+
+
+def test_what_is_written_is_read_whatever_the_options_came_from(tmp_path):
+    options = Options.of("accurate").with_(margin=0.9, dropout=0.1)
+    (tmp_path / "best.toml").write_text(options.to_toml("dropout", "margin"))
+    assert Options.of(file=tmp_path / "best.toml") == Options.of("accurate", dropout=0.1)
 
 
 def test_an_architecture_brings_its_preset(tmp_path):

@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import optuna
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from attrec.errors import (
     RequestError,
 )
 from attrec.report import draw_tuning, trials_table
+from attrec.retrieval.vectors import NetworkScorer
 from attrec.search import spaces_of
 from attrec.signals import StopWish
 from attrec.study import Study, Trial, best_of
@@ -160,15 +162,19 @@ def test_contradictions_are_refused():
 
 
 @given(
-    st.floats(1e-6, 0.5), st.floats(0.6, 0.99), st.booleans(),
+    st.floats(1e-6, 0.5), st.floats(0.6, 0.99), st.integers(1, 10**9), st.booleans(),
     st.lists(st.integers(1, 50), min_size=1, max_size=5, unique=True),
 )  # fmt: skip
-def test_a_space_is_written_as_it_is_read(low, high, log, values):
+def test_a_space_is_written_as_it_is_read(low, high, size, log, values):
     options = Options.of("paper-sparse", dropout=low, window_length=values[0])
-    between = Between(float(f"{low:g}"), float(f"{high:g}"), log)
+    between = Between(low, high, log)
     assert spaces_of(
         options.with_(dropout=between.low), search=[f"dropout={between}{'' if log else ':linear'}"]
     ) == {"dropout": between}
+    whole = Between(size, 2 * size, log)
+    assert spaces_of(
+        options.with_(batch_size=size), search=f"batch_size={whole}{'' if log else ':linear'}"
+    ) == {"batch_size": whole}
     among = Among(tuple(values))
     assert spaces_of(options, search=[f"window_length={among}"]) == {"window_length": among}
 
@@ -316,6 +322,13 @@ def test_more_trials_go_further_and_no_more_trials_do_nothing(log, whole, tmp_pa
     assert trained[1:] == [3, (4, best_of(whole.trials[:4]).number)]
     search(log, tmp_path / "tuning", trials=5, listener=Watch())
     assert trained[3:] == [4, (5, best_of(whole.trials[:5]).number)]
+
+
+def test_a_space_that_is_hardly_another_one_is_another_one(log, tmp_path):
+    folder = tmp_path / "tuning"
+    search(log, folder, trials=1, search="margin=0.1000001..0.5")
+    with pytest.raises(ArtifactError, match="other searched options"):
+        search(log, folder, trials=1, search="margin=0.1000002..0.5")
 
 
 def test_another_search_is_not_gone_on_with(log, whole):
@@ -506,6 +519,58 @@ def test_values_that_do_not_go_together_fail_one_trial_and_no_search(log, tmp_pa
     assert found.best is not None
 
 
+def test_values_that_nothing_can_be_reckoned_with_fail_one_trial_and_no_search(log, tmp_path):
+    asked = ["learning_rate=0.01,1e300"]
+    found = search(log, tmp_path / "tuning", trials=6, search=asked, max_epochs=1)
+    reasons = {t.values["learning_rate"]: (t.ending, t.reason) for t in found.trials}
+    assert reasons.keys() == {0.01, Options.of(**SMALL).train.learning_rate, 1e300}
+    ending, reason = reasons.pop(1e300)
+    assert ending == "failed"
+    assert "without overflow" in reason
+    assert set(reasons.values()) == {("finished", "")}
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nAnd more."), "CUDA out of memory."),
+        (None, "a distance is NaN, so nothing can be ranked; the training diverged: lower"),
+    ],
+)
+def test_a_trial_that_fails_is_told_and_the_search_goes_on(
+    log, tmp_path, monkeypatch, raised, said
+):
+    def fails(scorer, network):
+        make(scorer, network)
+        failed.append(1)
+        if len(failed) <= 2:
+            scorer.lifted_keys[0, 0] = torch.nan
+            if raised is not None:
+                raise raised
+
+    failed, make, seen = [], NetworkScorer.__init__, []
+    monkeypatch.setattr(NetworkScorer, "__init__", fails)
+    listener = attrec.TuningListener()
+    listener.trial = lambda trial, best: seen.append((trial.number, trial.ending, trial.reason))
+    search(log, tmp_path / "tuning", search=["margin"], listener=listener, trials=3, max_epochs=1)
+    assert [(number, ending) for number, ending, _ in seen] == [
+        (1, "failed"), (2, "failed"), (3, "finished"),
+    ]  # fmt: skip
+    assert seen[0][2].startswith(said)
+    assert "\n" not in seen[0][2]
+
+
+def test_what_a_listener_raises_is_no_fault_of_a_trial(log, tmp_path):
+    class Breaks(attrec.Listener):
+        def epoch(self, epoch):
+            raise RuntimeError("my own fault")
+
+    with pytest.raises(RuntimeError, match="my own fault"):
+        search(log, tmp_path / "tuning", listener=Breaks(), trials=1)
+    assert search(log, tmp_path / "tuning", trials=1).best is not None
+
+
 def falls_behind(figures, finished):
     """The rule, by an obvious loop: the epoch at which a trial is ended, or None."""
     best = 0.0
@@ -581,6 +646,9 @@ def test_the_command_line_searches_says_what_is_next_and_goes_on(log, tmp_path):
     code, text = run_cli(tmp_path, [*command, "--trials", "3", "--json"], columns=250)
     assert code == 0, text
     assert '"number": 3' in text
+    code, text = run_cli(tmp_path, [*command, "--trials", "3"], columns=250)
+    assert code == 0, text
+    assert "going on; trials so far: 3" in text
     code, text = run_cli(tmp_path, [*command, "--seed", "4"], columns=250)
     assert code == 2
     assert "a search with other options ([train])" in text

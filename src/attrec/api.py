@@ -15,7 +15,7 @@ import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
 from attrec.calibration import CASES, Calibration, calibrate
-from attrec.config import Options, ProtocolConfig, option_specs
+from attrec.config import Options, ProtocolConfig, chosen_options, option_specs
 from attrec.data.cases import Cases, encode_cases, validation_events
 from attrec.data.features import ItemFeatures
 from attrec.data.given import as_items, as_log, as_test
@@ -142,7 +142,7 @@ def fit(
     preset, config_file, **overrides
         Options; see `Options.of`.
     options : Options, optional
-        All options at once, in place of these.
+        All options at once, in place of these: one or the other.
     test : InteractionLog, path or frame, optional
         A given test file; ``log`` is then the training file, and validation is each user's last
         event of it.
@@ -170,13 +170,13 @@ def fit(
     MemoryNeededError
         The model cannot fit.
     TrainingError
-        The loss is not finite; the checkpoint keeps the last good state.
+        The loss is not finite, or a distance is NaN; the checkpoint keeps the last good state.
     InterruptedTraining
         The listener asked to stop; the checkpoint keeps the state.
     CheckpointError
         The checkpoint belongs to other data or options.
     """
-    chosen = options or Options.of(preset, config_file, **overrides)
+    chosen = chosen_options(options, preset, config_file, overrides)
     told = as_listener(listener)
     check_metric(chosen.train.selection_metric)
     seconds: dict[str, float] = {}
@@ -310,6 +310,8 @@ def evaluate(
     Raises
     ------
     ConfigError, DataError
+    TrainingError
+        A distance is NaN: the training of the model diverged.
     """
     options = recommender.options.with_(**overrides)
     config = options.protocol

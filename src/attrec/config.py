@@ -40,6 +40,18 @@ LARGEST = 1e30
 """The largest other number: a step computes in float32, which ends at 3e38."""
 
 
+def _exactly(number: float) -> str:
+    """Write a number so that it is read as the same one, as short as that allows.
+
+    Examples
+    --------
+    >>> _exactly(1.0), _exactly(0.1), _exactly(0.1000001), _exactly(1000000)
+    ('1', '0.1', '0.1000001', '1000000')
+    """
+    short = str(number) if isinstance(number, int) else f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
 @dataclass(frozen=True)
 class Between:
     """A search space: all values from ``low`` to ``high``, evenly by size or by logarithm."""
@@ -50,7 +62,7 @@ class Between:
 
     def __str__(self) -> str:
         """Write it as ``--search`` reads it."""
-        return f"{self.low:g}..{self.high:g}{':log' if self.log else ''}"
+        return f"{_exactly(self.low)}..{_exactly(self.high)}{':log' if self.log else ''}"
 
 
 @dataclass(frozen=True)
@@ -600,6 +612,8 @@ class Options:
     def to_toml(self, *named: str) -> str:
         """Write a file that `of` reads back: what differs from the preset, and the ``named``.
 
+        What means nothing to the architecture is left out.
+
         Examples
         --------
         >>> print(Options.of("paper-dense", margin=0.5).to_toml("l2"))
@@ -611,6 +625,7 @@ class Options:
         <BLANKLINE>
         """
         usual = Options.of(self.preset).to_dict()
+        meant = {spec.name for spec in option_specs() if spec.is_for(self.model.architecture)}
         lines = [f"preset = {_as_toml(self.preset)}"]
         for section, values in self.to_dict().items():
             if section == "preset":
@@ -618,7 +633,7 @@ class Options:
             told = {
                 name: value
                 for name, value in values.items()
-                if name in named or value != usual[section][name]
+                if name in meant and (name in named or value != usual[section][name])
             }
             if told:
                 lines += ["", f"[{section}]"]
@@ -752,6 +767,31 @@ def _check_meaning(given: list[str], architecture: Architecture) -> None:
                 f"option {name!r} means nothing to architecture = {architecture!r}; leave it out, "
                 f"or take preset = {_preset_for({}, {'architecture': meant_for[name]})!r}"
             )
+
+
+def chosen_options(
+    options: Options | None,
+    preset: str | None,
+    file: str | Path | None,
+    overrides: Mapping[str, Any],
+) -> Options:
+    """Return the options that are given all at once, or else those of `Options.of`.
+
+    Raises
+    ------
+    ConfigError
+        Both are given, or see `Options.of`.
+    """
+    if options is None:
+        return Options.of(preset, file, **overrides)
+    whole = {"preset": preset, "config_file": file}
+    beside = {name: value for name, value in whole.items() if value is not None} | {**overrides}
+    for name, value in beside.items():
+        raise ConfigError(
+            f"{name} = {value!r}: options are given all at once, too; leave out one of the two, or "
+            "change an option by options.with_(…)"
+        )
+    return options
 
 
 def names_given(file: str | Path | None, overrides: Mapping[str, Any]) -> set[str]:

@@ -10,7 +10,7 @@
     ├── RequestError            a request that no answer can satisfy (k = 0, nothing left to rank)
     ├── ArtifactError           a saved model is missing, damaged or of a newer format
     │   └── CheckpointError     a checkpoint belongs to another training
-    ├── TrainingError           a training cannot go on: the loss is not finite
+    ├── TrainingError           a training diverged: its loss or a distance is no number
     ├── InterruptedTraining     a training was asked to stop, and saved where it was
     ├── MemoryNeededError       the machine has too little memory for what was asked
     ├── DeviceError             the asked-for device is not there
@@ -59,7 +59,7 @@ class CheckpointError(ArtifactError):
 
 
 class TrainingError(AttRecError, ArithmeticError):
-    """A training cannot go on: the loss is not finite."""
+    """A training diverged: its loss or a distance is no finite number."""
 
 
 class InterruptedTraining(AttRecError):  # noqa: N818 - it is no fault

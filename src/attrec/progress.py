@@ -114,9 +114,7 @@ class ConsoleTuningListener(ConsoleListener, TuningListener):
         for name, space in spaces.items():
             self._console.print(f"  searching {name}={space}", highlight=False, style="dim")
         if trials:
-            self._console.print(
-                f"going on: {len(trials)} trials are there already", highlight=False
-            )
+            self._console.print(f"going on; trials so far: {len(trials)}", highlight=False)
 
     def epoch(self, epoch: Epoch) -> None:
         """Leave no line: the trial gets one."""

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"(?P<low>.+?)\.\.(?P<high>[^:]+)(?::(?P<scale>log|linear))?
 
 
 def spaces_of(
-    options: Options, given: Iterable[str] = (), search: Iterable[str] | None = None
+    options: Options, given: Iterable[str] = (), search: str | Iterable[str] | None = None
 ) -> dict[str, Space]:
     """Choose the options to search, each with its space.
 
@@ -27,7 +27,7 @@ def spaces_of(
         What the search begins with: every space is widened to hold its values.
     given : iterable of str
         Options that were set on purpose: they stay as they are.
-    search : iterable of str, optional
+    search : str or iterable of str, optional
         Only these; without it, every option with a declared space that was not ``given``.
 
     Returns
@@ -52,7 +52,7 @@ def spaces_of(
     if search is None:
         return _declared(options, set(given))
     asked: dict[str, Space] = {}
-    for text in search:
+    for text in [search] if isinstance(search, str) else search:
         name, _, where = text.partition("=")
         spec = _spec_of(name.strip(), options)
         if spec.name in asked:

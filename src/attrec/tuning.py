@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from attrec.api import (
     train_on,
 )
 from attrec.artifact import CHECKPOINT, remove_artifact
-from attrec.config import Options, Space, names_given
+from attrec.config import Options, Space, chosen_options, names_given
 from attrec.data.given import as_items, as_log, as_test
 from attrec.data.interactions import InteractionLog
 from attrec.data.items import Items
@@ -29,9 +30,8 @@ from attrec.errors import (
     ConfigError,
     DataError,
     InterruptedTraining,
-    MemoryNeededError,
     RequestError,
-    TrainingError,
+    first_line,
 )
 from attrec.files import write_whole
 from attrec.listeners import Listener, as_listener, told_the_end
@@ -101,7 +101,7 @@ def tune(
     folder: str | Path,
     trials: int = 30,
     seconds: float | None = None,
-    search: Iterable[str] | None = None,
+    search: str | Iterable[str] | None = None,
     preset: str | None = None,
     config_file: str | Path | None = None,
     options: Options | None = None,
@@ -127,13 +127,13 @@ def tune(
         How many trials there shall be, those of earlier calls included; from 1.
     seconds : float, optional
         How long they may take together, those of earlier calls included; above 0.
-    search : iterable of str, optional
+    search : str or iterable of str, optional
         Options to search: ``"margin"``, ``"dropout=0.1..0.5"``, ``"l2=0,1e-4"``,
         ``"margin=0.1..1:log"``. Without it, all that declare a space and are not given a value.
     preset, config_file, **overrides
         Options; those of the file and the overrides stay as they are.
     options : Options, optional
-        All options at once, in place of these; none of them counts as given.
+        All options at once, in place of these: one or the other. None of them counts as given.
     test : InteractionLog, path or frame, optional
         A given test file: ``log`` is then the training file. Only `fit` looks at it.
     items : Items or path, optional
@@ -159,7 +159,7 @@ def tune(
     InterruptedTraining
         The listener asked to stop; everything is kept.
     """
-    base = options or Options.of(preset, config_file, **overrides)
+    base = chosen_options(options, preset, config_file, overrides)
     spaces = check_search(
         base, folder=folder, trials=trials, seconds=seconds, search=search,
         config_file=config_file, overrides=overrides,
@@ -201,7 +201,7 @@ def check_search(
     folder: str | Path,
     trials: int = 30,
     seconds: float | None = None,
-    search: Iterable[str] | None = None,
+    search: str | Iterable[str] | None = None,
     config_file: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Space]:
@@ -269,25 +269,46 @@ class _Behind(Exception):  # noqa: N818 - it is no fault
     """A trial falls behind the others."""
 
 
+_FAILURES = (ConfigError, DataError, ArithmeticError, MemoryError, RuntimeError)
+"""What values raise that do not go together, or not on this machine: others may. `TrainingError`,
+`MemoryNeededError`, and PyTorch's own errors are among them."""
+
+
 class _TrialListener(Listener):
-    """Passes a trial's training on, reports its epochs, and ends it where it falls behind."""
+    """Passes a trial's training on, reports its epochs, and ends it where it falls behind.
+
+    ``error`` is what was raised by who was told: no fault of the trial.
+    """
 
     def __init__(
         self, told: Listener, running: Running, metric: str, stop: Callable[[], bool]
     ) -> None:
         self._told, self._running, self._metric, self._stop = told, running, metric, stop
+        self.error: Exception | None = None
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+            raise
 
     def stop_requested(self) -> bool:
-        return self._stop()
+        with self._telling():
+            return self._stop()
 
     def progress(self, progress: Progress) -> None:
-        self._told.progress(progress)
+        with self._telling():
+            self._told.progress(progress)
 
     def going_on(self, epoch: int, steps: int) -> None:
-        self._told.going_on(epoch, steps)
+        with self._telling():
+            self._told.going_on(epoch, steps)
 
     def epoch(self, epoch: Epoch) -> None:
-        self._told.epoch(epoch)
+        with self._telling():
+            self._told.epoch(epoch)
         if self._running.report(epoch.number, epoch.validation[self._metric]):
             raise _Behind
 
@@ -338,30 +359,29 @@ class _Search:
         """Run one trial, and keep how it ended."""
         ending: Ending = "finished"
         reason = ""
+        told = _TrialListener(
+            self._told, running, self._base.train.selection_metric,
+            lambda: self._told.stop_requested() or self._budget.time_is_over(),
+        )  # fmt: skip
         try:
-            self._train_on(running)
+            self._train_on(running, told)
         except _Behind:
             ending = "pruned"
-        except (ConfigError, MemoryNeededError, TrainingError) as error:
-            # These values do not go together, or not on this machine: others may.
-            ending, reason = "failed", str(error)
-        except DataError as error:
-            if running.number == 1:
+        except _FAILURES as error:
+            if error is told.error:
+                raise
+            if isinstance(error, DataError) and running.number == 1:
                 raise  # the log is too small for the options as they are
-            ending, reason = "failed", str(error)
+            ending, reason = "failed", first_line(error)
         except InterruptedTraining:
             running.end("stopped")
             raise
         running.end(ending, reason)
 
-    def _train_on(self, running: Running) -> None:
+    def _train_on(self, running: Running, told: _TrialListener) -> None:
         options = self._base.with_(**running.values)
         log = self._split.log
         check_memory(log.num_users, log.num_items, len(log), options)
-        told = _TrialListener(
-            self._told, running, options.train.selection_metric,
-            lambda: self._told.stop_requested() or self._budget.time_is_over(),
-        )  # fmt: skip
         identity = {**self._study.identity, "trial": running.number}
         keeper = Checkpointer(
             self._kept, identity, options.train.checkpoint_seconds, told.stop_requested

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
-from attrec.errors import DataError
+from attrec.errors import TrainingError
 from attrec.evaluation import ranking
 from attrec.evaluation.metrics import MISSED
 from attrec.evaluation.ranking import rank_targets
@@ -107,7 +107,7 @@ def test_the_scorers_tensor_is_left_alone():
 
 
 def test_nan_is_refused():
-    with pytest.raises(DataError, match="NaN"):
+    with pytest.raises(TrainingError, match="NaN"):
         rank_targets(fixed([[0.0, math.nan]]), cases_of([[]], [[0]]), 2)
 
 
@@ -245,5 +245,5 @@ def test_nan_is_refused_in_tiles(monkeypatch):
     cases = cases_of([[]], [[5]])
     assert rank_targets(scorer, cases, 3000).ranks.values.tolist() == [3000]
     scorer.lifted_keys[2999, 0] = math.nan
-    with pytest.raises(DataError, match="NaN"):
+    with pytest.raises(TrainingError, match="NaN"):
         rank_targets(scorer, cases, 3000)

@@ -13,7 +13,7 @@ import torch
 from attrec.config import Ties
 from attrec.data.cases import Cases
 from attrec.data.ragged import Ragged
-from attrec.errors import DataError
+from attrec.errors import TrainingError
 from attrec.evaluation.metrics import MISSED
 from attrec.native.ranking import (
     Lists,
@@ -115,7 +115,7 @@ def rank_targets(
 
     Raises
     ------
-    DataError
+    TrainingError
         A distance is NaN.
     """
     top_k = min(top_k, num_items)
@@ -126,7 +126,7 @@ def rank_targets(
         block = cases.take(slice(start, start + ranked.rows))
         places, nearest = ranked.rank(block)
         if places is None:
-            raise DataError(
+            raise TrainingError(
                 "a distance is NaN, so nothing can be ranked; the training diverged: lower "
                 "learning_rate or, of the paper's network, turn norm_clipping on"
             )
