@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from tests.closed import closed
 
 from attrec import artifact
 from attrec.artifact import MANIFEST, load_artifact, read_manifest, save_artifact
@@ -69,6 +70,34 @@ def test_equal_content_has_equal_names_and_other_files_stay(tmp_path):
     assert value_of(tmp_path / "a") == 2.0
     assert (tmp_path / "a" / "notes.txt").read_text() == "mine"
     assert len(list((tmp_path / "a").iterdir())) == 4
+
+
+@pytest.mark.parametrize("read_before", [0, 1])
+def test_a_model_that_is_replaced_while_it_is_read_is_read_anew(tmp_path, monkeypatch, read_before):
+    save_artifact(tmp_path / "m", **content(1.0))
+    check, calls = artifact._checked_file, []
+
+    def replaced_before(*args):
+        calls.append(args)
+        if len(calls) == 1 + read_before:
+            save_artifact(tmp_path / "m", **content(2.0))
+        return check(*args)
+
+    monkeypatch.setattr(artifact, "_checked_file", replaced_before)
+    assert value_of(tmp_path / "m") == 2.0
+
+
+def test_a_model_that_is_replaced_again_and_again_is_not_called_damaged(tmp_path, monkeypatch):
+    save_artifact(tmp_path / "m", **content(1.0))
+    check, values = artifact._checked_file, iter(range(2, 99))
+
+    def replaced_before(*args):
+        save_artifact(tmp_path / "m", **content(float(next(values))))
+        return check(*args)
+
+    monkeypatch.setattr(artifact, "_checked_file", replaced_before)
+    with pytest.raises(ArtifactError, match="was replaced 10 times while it was read; load it"):
+        load_artifact(tmp_path / "m")
 
 
 def test_a_writer_stopped_anywhere_leaves_the_old_or_the_new(tmp_path, monkeypatch):
@@ -164,6 +193,41 @@ def test_what_is_something_else_is_not_touched(tmp_path):
     with pytest.raises(ArtifactError, match="another folder"):
         save_artifact(tmp_path / "photos", **content())
     assert (tmp_path / "photos" / MANIFEST).read_text() == '{"name": "a web page"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("a" * 300, "File name too long"), ("a\0b", "embedded null")]
+)
+def test_a_path_that_can_be_none_is_told(tmp_path, name, reason):
+    for write in (
+        lambda folder: save_artifact(folder, **content()),
+        artifact.check_target,
+        lambda folder: save_artifact(folder / "m", **content()),
+    ):
+        with pytest.raises(ArtifactError, match=rf"the model cannot be written \({reason}"):
+            write(tmp_path / name)
+    with pytest.raises(ArtifactError, match=rf"cannot be opened \({reason}.*; give the folder"):
+        load_artifact(tmp_path / name)
+    with pytest.raises(ArtifactError, match=rf"the model cannot be removed \({reason}"):
+        artifact.remove_artifact(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_this_account_may_not_read_is_not_called_damaged(tmp_path):
+    folder = tmp_path / "sec" / "m"
+    save_artifact(folder, **content())
+    with closed(folder / MANIFEST):
+        with pytest.raises(ArtifactError, match=r"manifest.json: this account may not read it"):
+            load_artifact(folder)
+        with pytest.raises(ArtifactError, match="may not read it.*; or save to another folder"):
+            save_artifact(folder, **content())
+    with closed(tmp_path / "sec"):
+        with pytest.raises(ArtifactError, match="this account may not read it"):
+            load_artifact(folder)
+        for name in ("m", "new"):
+            with pytest.raises(ArtifactError, match=r"cannot be written \(Permission denied\)"):
+                save_artifact(tmp_path / "sec" / name, **content())
+    assert value_of(folder) == 1.0
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}])

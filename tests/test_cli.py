@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+from tests.closed import closed
 
 import attrec
 from attrec import cli
@@ -576,6 +577,43 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(run, files, arguments, word
     assert err.startswith("attrec: ")
     assert words in " ".join(err.split())
     assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train {log} --out {bad}", "the model cannot be written"),
+        ("train {log} --fresh --checkpoint {bad}", "the checkpoint cannot be removed"),
+        ("train {log} --profile {bad}", "check the path"),
+        ("train {log} --pictures {bad}", "check the path"),
+        ("train {log} --items {bad}", "the file cannot be opened"),
+        ("train {bad}", "the file cannot be opened"),
+        ("train sqlite:///{bad} --query x", "the file cannot be opened"),
+        ("tune {log} --out {bad}", "check the path"),
+        ("recommend {model} --log {bad}", "the file cannot be opened"),
+        ("report {model} --out {bad}", "cannot be written"),
+        ("update {model} {log} --out {bad}", "the model cannot be written"),
+        ("update {model} {bad}", "the file cannot be opened"),
+        ("forget {model} 7 --out {bad}", "the model cannot be written"),
+        ("export {model} --out {bad}", "the vectors cannot be written"),
+        ("info {bad}", ("cannot be opened", "this account may not read it")),
+    ],
+)
+def test_a_path_that_cannot_be_looked_at_gets_one_sentence_too(
+    run, files, tmp_path, command, words
+):
+    """A name that is too long for any system, and what lies in a folder that one may not enter."""
+    (tmp_path / "closed").mkdir()
+    with closed(tmp_path / "closed"):
+        for bad in (tmp_path / ("a" * 300), tmp_path / "closed" / "x"):
+            places = {"log": files / "log.csv", "model": files / "model", "bad": bad}
+            code, out, err = run(*command.format(**places).split())
+            said = " ".join(err.split())
+            assert code == 2, said
+            assert said.startswith("attrec: ")
+            assert any(each in said for each in ([words] if isinstance(words, str) else words))
+            assert "Traceback" not in err + out
+    assert [path.name for path in tmp_path.iterdir()] == ["closed"]
 
 
 def test_usage_errors_exit_with_2_too(run):

@@ -265,3 +265,10 @@ def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch):
             export(model, place)
     export(model, "vectors")
     assert (tmp_path / "a" / "b" / "vectors" / "items.npy").exists()
+
+
+def test_a_path_that_can_be_none_is_told(one, tmp_path):
+    for name, reason in (("a" * 300, "File name too long"), ("a\0b", "embedded null")):
+        with pytest.raises(ArtifactError, match=rf"vectors cannot be written \({reason}"):
+            export(one, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

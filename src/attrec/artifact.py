@@ -39,6 +39,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PAGE = "report.html"
 """What `attrec report` writes into the folder of a model; it goes when another model comes."""
+_LOADS = 10
+"""How often the reading begins, where a writer replaces what is read."""
 _DATA_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|json)")
 
 Tensors = Mapping[str, torch.Tensor]
@@ -185,16 +187,25 @@ def remove_artifact(folder: str | Path, kind: Kind = MODEL) -> None:
     Raises
     ------
     ArtifactError
-        The folder holds something else.
+        The folder holds something else, or cannot be removed.
     """
     path = Path(folder)
-    if not path.exists():
-        return
     manifest = path / MANIFEST
-    if not path.is_dir() or (manifest.exists() and _format_of(manifest) not in (None, kind.format)):
-        raise ArtifactError(f"{path}: is no {kind.noun}, and is not removed; name another folder")
-    manifest.unlink(missing_ok=True)
-    _remove_unnamed(path, set())
+    try:
+        path.stat()
+        if not path.is_dir() or _format_of(manifest) not in (None, kind.format):
+            raise ArtifactError(
+                f"{path}: is no {kind.noun}, and is not removed; name another folder"
+            )
+        manifest.unlink(missing_ok=True)
+        _remove_unnamed(path, set())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: the {kind.noun} cannot be removed ({_reason(error)}); remove it yourself, or "
+            "name another folder"
+        ) from error
     with contextlib.suppress(OSError):  # something of somebody else's is in it
         path.rmdir()
 
@@ -216,6 +227,8 @@ def kept_in(folder: Path) -> str | None:
 def load_artifact(folder: str | Path, kind: Kind = MODEL) -> Artifact:
     """Read what `save_artifact` wrote, and check every byte of it.
 
+    Where a writer replaces it meanwhile, the new one is read.
+
     Raises
     ------
     ArtifactError
@@ -223,6 +236,20 @@ def load_artifact(folder: str | Path, kind: Kind = MODEL) -> Artifact:
     """
     path = Path(folder)
     manifest = read_manifest(path, kind)
+    for _ in range(_LOADS):
+        try:
+            return _read_parts(path, manifest, kind)
+        except ArtifactError:
+            before, manifest = manifest, read_manifest(path, kind)
+            if manifest == before:  # it is no writer who took a file away
+                raise
+    raise ArtifactError(
+        f"{path}: the {kind.noun} was replaced {_LOADS} times while it was read; load it again "
+        "when that is over"
+    )
+
+
+def _read_parts(path: Path, manifest: dict[str, Any], kind: Kind) -> Artifact:
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     documents: dict[str, dict[str, Any]] = {}
     for part, entry in manifest["files"].items():
@@ -247,13 +274,22 @@ def read_manifest(folder: str | Path, kind: Kind = MODEL) -> dict[str, Any]:
     """
     file = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(file.read_bytes())
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{folder}: there is no saved {kind.noun} ({MANIFEST} is missing); give the folder "
             f"that {kind.writer} wrote"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except PermissionError as error:
+        raise _closed(file) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise ArtifactError(
+            f"{folder}: cannot be opened ({_reason(error)}); give the folder that {kind.writer} "
+            "wrote"
+        ) from error
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise _damaged(file, f"cannot be read: {error}", kind) from error
     if not isinstance(manifest, dict) or manifest.get("format") != kind.format:
         raise ArtifactError(
@@ -304,12 +340,16 @@ def _checked_file(folder: Path, entry: dict[str, Any], kind: Kind) -> Path:
         if _sha256(file) != entry["sha256"]:
             raise _damaged(file, "its SHA-256 is not the one in the manifest", kind)
     except PermissionError as error:
-        raise ArtifactError(
-            f"{file}: this account may not read it; give it leave, as with chmod -R a+rX {folder}"
-        ) from error
+        raise _closed(file) from error
     except OSError as error:
         raise _damaged(file, f"cannot be read: {error.strerror}", kind) from error
     return file
+
+
+def _closed(file: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{file}: this account may not read it; give it leave, as with chmod -R a+rX {file.parent}"
+    )
 
 
 def _object(document: Any) -> dict[str, Any]:
@@ -318,11 +358,15 @@ def _object(document: Any) -> dict[str, Any]:
     return document
 
 
-def _unwritable(folder: Path, kind: Kind, error: OSError) -> ArtifactError:
+def _unwritable(folder: Path, kind: Kind, error: OSError | ValueError) -> ArtifactError:
     return ArtifactError(
-        f"{folder}: the {kind.noun} cannot be written ({error.strerror or error}); "
+        f"{folder}: the {kind.noun} cannot be written ({_reason(error)}); "
         "choose a folder that is writable and has room"
     )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _damaged(file: Path, what: str, kind: Kind) -> ArtifactError:
@@ -330,12 +374,16 @@ def _damaged(file: Path, what: str, kind: Kind) -> ArtifactError:
 
 
 def _check_ours(folder: Path, kind: Kind) -> None:
-    """Refuse a path that holds something that `save_artifact` did not write."""
-    if not folder.exists():
+    """Refuse a path that holds something that `save_artifact` did not write, or cannot be one."""
+    try:
+        folder.stat()  # unlike exists(), it says what is wrong with any path
+        if not folder.is_dir():
+            raise ArtifactError(f"{folder}: is a file; give a folder for the {kind.noun}")
+        names = [entry.name for entry in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
         return
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: is a file; give a folder for the {kind.noun}")
-    names = [entry.name for entry in folder.iterdir()]
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise _unwritable(folder, kind, error) from error
     if MANIFEST in names:
         try:
             read_manifest(folder, kind)

@@ -102,8 +102,11 @@ def export(
             raise RequestError(f"index = {index!r}: choose one of {', '.join(KINDS)}")
         check_recall(recall)
         need_faiss()
-    path = Path(folder).resolve()
-    _check_target(path)
+    try:
+        path = Path(folder).resolve()
+        _check_target(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise _unwritable(folder, error) from error
     with _replaced_whole(path) as unfinished:
         manifest = _manifest(recommender)
         placed = _placed(recommender)
@@ -364,9 +367,13 @@ def _replaced_whole(folder: Path) -> Iterator[Path]:
         else:
             unfinished.rename(folder)
     except OSError as error:
-        raise ArtifactError(
-            f"{folder}: the vectors cannot be written ({error.strerror or error}); choose a place "
-            "that is writable and has room"
-        ) from error
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unwritable(folder: str | Path, error: OSError | ValueError) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: the vectors cannot be written ({getattr(error, 'strerror', None) or error}); "
+        "choose a place that is writable and has room"
+    )

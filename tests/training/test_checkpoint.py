@@ -228,3 +228,17 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, asked,
     with subprocess.Popen(command, **streams) as process:
         assert any("goes on from its checkpoint" in line for line in process.stdout)
         process.kill()
+
+
+def test_a_place_that_can_hold_no_checkpoint_is_told_before_the_training(log, tmp_path):
+    class NoTraining(attrec.Listener):
+        def phase(self, name):
+            assert name != "training"
+
+    (tmp_path / "thesis.txt").touch()
+    for folder, words in (
+        (tmp_path / ("a" * 300), "the checkpoint cannot be written .File name too long"),
+        (tmp_path, r"something that is not an AttRec checkpoint \(thesis.txt"),
+    ):
+        with pytest.raises(ArtifactError, match=words):
+            fit(log, folder, NoTraining())

@@ -29,9 +29,21 @@ def main() -> None:
     try:
         app()
     except AttRecError as error:
-        verbatim_console(stderr=True).print(f"attrec: {error}", style="red", highlight=False)
+        _tell(error)
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
         # The reader of the pipe (head, say) has had enough.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A path that cannot even be looked at, of which nobody said more.
+        _tell(
+            f"{error.filename}: {error.strerror}; check the path, and that this account may use it"
+        )
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _tell(sentence: object) -> None:
+    verbatim_console(stderr=True).print(f"attrec: {sentence}", style="red", highlight=False)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
+from attrec.data.locations import unopened
 from attrec.errors import DataError, MissingExtraError
 
 DRIVERS = {
@@ -56,7 +57,11 @@ def query_into(db: duckdb.DuckDBPyConnection, address: str, query: str | None) -
     target = address
     if scheme == "sqlite":
         target = address.removeprefix("sqlite://").removeprefix("/") or ":memory:"
-        if not Path(target).is_file():
+        try:
+            is_file = Path(target).is_file()
+        except OSError as error:
+            raise unopened(name, error) from error
+        if not is_file:
             raise DataError(
                 f"{name}: there is no such file; write sqlite:///file.db, or four strokes before "
                 "an absolute path"

@@ -78,10 +78,7 @@ class Location:
         try:
             handle = opened(self.path, "rt", **options)
         except OSError as error:
-            raise DataError(
-                f"{self.name}: the file cannot be opened ({error.strerror}); check that this "
-                "account may read it"
-            ) from error
+            raise unopened(self.name, error) from error
         with handle:
             yield self._bounded(handle)
 
@@ -127,12 +124,25 @@ def find_files(source: str | Path, db: duckdb.DuckDBPyConnection) -> list[Locati
     Raises
     ------
     DataError
-        There is no such file, or a file is empty.
+        There is no such file, it cannot be looked at, or a file is empty.
     """
     text = str(source)
     if "://" in text:
         return _remote_files(text, db)
     path = Path(source)
+    try:
+        found = _local_files(path)
+        empty = next((file for file in found if file.stat().st_size == 0), None)
+        names = [_name(file, path) for file in found]
+    except OSError as error:
+        raise unopened(error.filename or text, error) from error
+    if empty is not None:
+        raise DataError(f"{empty.name}: the file is empty; give a file with at least one row")
+    return [Location(str(file.resolve()), name) for file, name in zip(found, names, strict=True)]
+
+
+def _local_files(path: Path) -> list[Path]:
+    text = str(path)
     if path.is_file():
         found = [path]
     elif path.is_dir():
@@ -146,10 +156,15 @@ def find_files(source: str | Path, db: duckdb.DuckDBPyConnection) -> list[Locati
             raise DataError(f"{path}: no file has a name of this pattern; check the path")
     else:
         raise DataError(f"{path}: there is no such file; check the path")
-    for file in found:
-        if file.stat().st_size == 0:
-            raise DataError(f"{file.name}: the file is empty; give a file with at least one row")
-    return [Location(str(file.resolve()), _name(file, path)) for file in found]
+    return found
+
+
+def unopened(name: str, error: OSError) -> DataError:
+    """Say that the system does not open a file, or does not let this account look at it."""
+    return DataError(
+        f"{name}: the file cannot be opened ({error.strerror}); check the path, and that this "
+        "account may read it"
+    )
 
 
 def damaged(name: str, error: Exception) -> DataError:

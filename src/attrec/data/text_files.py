@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from attrec.data.locations import Location
+from attrec.data.locations import Location, unopened
 from attrec.errors import DataError
 
 DELIMITERS = {
@@ -123,14 +123,19 @@ def existing_file(source: str | Path) -> Path:
     Raises
     ------
     DataError
-        It is missing, a folder, or empty.
+        It is missing, a folder, or empty, or cannot be looked at.
     """
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+        size = path.stat().st_size if is_file else 0
+    except OSError as error:
+        raise unopened(str(path), error) from error
+    if is_folder:
         raise DataError(f"{path}: this is a folder; name a file in it")
-    if not path.is_file():
+    if not is_file:
         raise DataError(f"{path}: there is no such file; check the path")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise DataError(f"{path.name}: the file is empty; give a file with at least one row")
     return path
 

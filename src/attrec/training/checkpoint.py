@@ -10,7 +10,14 @@ from typing import Any
 
 import torch
 
-from attrec.artifact import CHECKPOINT, MANIFEST, Artifact, load_artifact, save_artifact
+from attrec.artifact import (
+    CHECKPOINT,
+    MANIFEST,
+    Artifact,
+    check_target,
+    load_artifact,
+    save_artifact,
+)
 from attrec.errors import ArtifactError, CheckpointError, InterruptedTraining
 from attrec.profiling import OFF, Profile
 
@@ -111,7 +118,7 @@ class Checkpointer:
     CheckpointError
         The folder holds a checkpoint of another training.
     ArtifactError
-        It is damaged, of a newer format, or something else.
+        It is damaged, of a newer format, or something else, or cannot be written.
     """
 
     def __init__(
@@ -131,6 +138,7 @@ class Checkpointer:
         self.phase = "training"
         self._restored: Standing | None = None
         self._saved_at = time.monotonic()
+        check_target(self.folder, CHECKPOINT)
         if (self.folder / MANIFEST).exists():
             self._load()
 
