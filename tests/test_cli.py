@@ -11,7 +11,6 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from tests.closed import closed
 
 import attrec
 from attrec import cli
@@ -20,6 +19,7 @@ from attrec.cli.arguments import listed_items
 from attrec.config import option_specs
 from attrec.data.reading import write_csv
 from attrec.data.vocabulary import Vocabulary
+from tests.closed import closed
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"

@@ -114,8 +114,8 @@ def rank_in_lists(
     by_rows = "" if lists.timestamps is not None else " in the order of its rows"
     assumed = f" ({', '.join(lists.notes)})" if lists.notes else ""
     words = (
-        f"{lists.source}{assumed}: lists of {shortest} to {longest} items{by_rows}, a target outside "
-        "is a miss"
+        f"{lists.source}{assumed}: lists of {shortest} to {longest} items{by_rows}, a target "
+        "outside is a miss"
     )
     if missing:
         words += f", {missing:,} judged users have no list and count as misses"
