@@ -6,7 +6,7 @@ import pytest
 
 from attrec import cli, planning
 from attrec.config import Options
-from attrec.errors import MemoryNeededError, RequestError
+from attrec.errors import DataError, MemoryNeededError, RequestError
 from attrec.planning import make_plan
 
 
@@ -72,12 +72,39 @@ def test_what_does_not_fit_is_said_with_what_would(monkeypatch):
     assert "no embedding_dim would fit" in make_plan(500, 200, 10_000, SMALL).advice
 
 
+def test_a_catalogue_that_fits_in_no_memory_is_not_made(monkeypatch):
+    def never(*_arguments, **_options):
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.setattr(planning, "_reading_seconds", never)
+    monkeypatch.setattr(planning, "available_bytes", lambda: 40_000_000_000)
+    with pytest.raises(
+        MemoryNeededError, match=r"40\.0 GB are free, .*embedding_dim = 4 would fit"
+    ):
+        make_plan(1000, 100_000_000, 200_000_000, Options.of())
+    with pytest.raises(MemoryNeededError, match="no embedding_dim would fit"):
+        make_plan(1000, 10**9, 10**9, Options.of())
+
+
+def test_users_of_the_additive_network_take_no_memory(monkeypatch):
+    monkeypatch.setattr(planning, "available_bytes", lambda: 2_000_000_000)
+    small = Options.of(embedding_dim=8, max_epochs=2, batch_size=64, window_length=10)
+    plan = make_plan(3_000_000_000, 1000, 6_000_000_000, small)
+    assert not plan.fits
+    assert "no embedding_dim would fit" in plan.advice
+
+
+def test_what_no_log_allows_is_said_of_the_plan():
+    with pytest.raises(DataError, match="--plan 500 200 3000: no user can be judged"):
+        make_plan(500, 200, 3000, SMALL.with_(held_out_events=50))
+
+
 def test_a_step_that_fits_in_no_memory_is_not_tried():
     with pytest.raises(MemoryNeededError, match="one step with embedding_dim = 1000000"):
         make_plan(500, 200, 10_000, SMALL.with_(embedding_dim=1_000_000))
 
 
-@pytest.mark.parametrize("sizes", [(1, 100, 100), (10, 3, 100), (100, 100, 150)])
+@pytest.mark.parametrize("sizes", [(1, 100, 100), (10, 3, 100), (100, 100, 150), (10, 100, 90)])
 def test_sizes_of_no_log(sizes):
     with pytest.raises(RequestError, match="a log to train on"):
         make_plan(*sizes, SMALL)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,19 @@ def make_plan(
     RequestError
         No log has such sizes.
     MemoryNeededError
-        Not even one step fits.
+        Not even one step fits, or not the catalogue of an additive network: nothing can be
+        measured.
     DeviceError
     """
     _check_sizes(num_users, num_items, num_events, options)
+    needed, there = needed_bytes(num_users, num_items, num_events, options), available_bytes()
+    fits = needed <= there
+    advice = "" if fits else _advice(num_users, num_items, num_events, options, there)
+    if _measured_bytes(num_items, num_events, options) > there:
+        raise MemoryNeededError(
+            f"--plan {num_users} {num_items} {num_events}: needs about {needed / 1e9:.1f} GB of "
+            f"memory, and {there / 1e9:.1f} GB are free, too little to measure anything; {advice}"
+        )
     with torch_threads(options.train.threads):
         tell("reading and splitting")
         reading = _reading_seconds(num_events)
@@ -174,13 +184,12 @@ def make_plan(
         tell("ranking")
         validation = tables.validation_seconds(sample.validated)
         judging = tables.judging_seconds(sample.judged)
-    needed, there = needed_bytes(num_users, num_items, num_events, options), available_bytes()
     return Plan(
         num_users, num_items, num_events,
         memory_bytes=needed,
         available_bytes=there,
-        fits=needed <= there,
-        advice="" if needed <= there else _advice(num_users, num_items, num_events, options, there),
+        fits=fits,
+        advice=advice,
         step=tables.step_name,
         windows=sample.windows,
         windows_per_second=pace,
@@ -209,7 +218,8 @@ class _Sample:
     @classmethod
     def measure(cls, users: int, items: int, events: int, options: Options) -> _Sample:
         share = min(1.0, SAMPLE_EVENTS / events)
-        log = _simulated_log(*(max(2, round(each * share)) for each in (users, items, events)))
+        sizes = (max(2, round(each * share)) for each in (users, items, events))
+        log = replace(_simulated_log(*sizes), source=f"--plan {users} {items} {events}")
         begun = time.perf_counter()
         windows, validated, judged = _split_and_encode(log, options)
         seconds = time.perf_counter() - begun
@@ -240,7 +250,10 @@ class _Tables:
 
     def __init__(self, users: int, items: int, events: int, share: float, options: Options) -> None:
         self.options, self.share = options, share
-        self.num_users = max(2, round(users * share))
+        active = max(2, int(users * min(1.0, HISTORY_EVENTS / events)))
+        # The additive network has no rows of users: those without a history take nothing.
+        additive = options.model.architecture == "additive"
+        self.num_users = active if additive else max(2, round(users * share))
         self.num_items = max(options.train.num_targets + 1, round(items * share))
         begun = time.perf_counter()
         self.network = make_network(
@@ -249,7 +262,9 @@ class _Tables:
         self.step = make_step(self.network, options.train)
         self.preparing_seconds = (time.perf_counter() - begun) / share
         self.step_name = type(self.step).__name__
-        self.sequences = _histories(self.num_users, self.num_items, users, events)
+        self.sequences = _histories(
+            self.num_users, self.num_items, min(self.num_users, active), events / users
+        )
 
     def windows_per_second(self) -> float:
         """Take steps for a while; return the median pace of its stretches."""
@@ -368,10 +383,9 @@ def _simulated_log(users: int, items: int, events: int) -> InteractionLog:
     return InteractionLog.from_columns(who[order], what[order], np.arange(len(who)))
 
 
-def _histories(num_users: int, num_items: int, users: int, events: int) -> Sequences:
-    """Simulate histories of users all over a table of ``num_users`` rows; many have none."""
-    active = min(num_users, max(2, int(users * min(1.0, HISTORY_EVENTS / events))))
-    who, what = _drawn(active, num_items, max(2 * active, round(active * events / users)))
+def _histories(num_users: int, num_items: int, active: int, length: float) -> Sequences:
+    """Simulate histories of ``active`` users, all over a table of ``num_users`` rows."""
+    who, what = _drawn(active, num_items, max(2 * active, round(active * length)))
     lengths = np.zeros(num_users, dtype=np.int64)
     places = np.linspace(0, num_users - 1, active).astype(np.int64)
     lengths[places] = np.bincount(who, minlength=active)
@@ -394,9 +408,18 @@ def _table_share(users: int, items: int, options: Options) -> float:
     return min(1.0, min(TABLE_BYTES, available_bytes() / 2) / wanted)
 
 
+def _measured_bytes(items: int, events: int, options: Options) -> int:
+    """Estimate what a measurement needs that cannot be made smaller."""
+    if options.model.architecture == "paper":  # its tables are made smaller
+        return 0
+    return needed_bytes(2, items, min(events, HISTORY_EVENTS), options)
+
+
 def _advice(users: int, items: int, events: int, options: Options, there: int) -> str:
     """Say what would fit."""
-    smaller = range(2, options.model.embedding_dim, 2)
+    additive = options.model.architecture == "additive"
+    step = math.lcm(2, options.model.heads) if additive else 2
+    smaller = range(step, options.model.embedding_dim, step)
     fitting = bisect.bisect_right(
         smaller, there,
         key=lambda d: needed_bytes(users, items, events, options.with_(embedding_dim=d)),
@@ -409,10 +432,10 @@ def _advice(users: int, items: int, events: int, options: Options, there: int) -
 def _check_sizes(users: int, items: int, events: int, options: Options) -> None:
     paper = options.model.architecture == "paper"
     fewest = options.train.num_targets + 1 if paper else 2
-    if users < 2 or items < max(2, fewest) or events < 2 * users:
+    if users < 2 or items < max(2, fewest) or events < max(2 * users, items):
         raise RequestError(
             f"--plan {users} {items} {events}: a log to train on has at least 2 users, {fewest} "
-            "items and 2 events a user"
+            "items and 2 events a user, and one of each item"
         )
     step, there = step_bytes(events, options), available_bytes()
     if step > there / 2:

@@ -70,7 +70,7 @@ def test_lists_are_read_in_the_encoding_that_is_asked_for(tmp_path):
     log = InteractionLog.from_columns(list("aabbcc") * 2, ["é", "x", "y", "z"] * 3)
     recommender = attrec.fit(log, max_epochs=1, embedding_dim=8, cutoffs=(2,)).recommender
     path = tmp_path / "other.csv"
-    path.write_bytes(b"user,item,rank\n" + b"a,\xe9,1\na,x,2\n")
+    path.write_bytes(b"user,item,rank\na,\xe9,1\na,x,2\n")
     with pytest.raises(DataError, match="--encoding latin-1"):
         attrec.evaluate(recommender, log, compare=path)
     found = attrec.evaluate(recommender, log, compare=path, encoding="latin-1")
