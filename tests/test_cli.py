@@ -520,6 +520,15 @@ def test_info_and_doctor(run, files):
     assert extras == {name for name in found if name.startswith("extra ")}
 
 
+def test_titles_of_other_items_are_not_counted(run, files, tmp_path):
+    titles = "item_id,title\n" + "".join(f"{item},Film {item}\n" for item in range(30, 90))
+    (tmp_path / "titles.csv").write_text(titles)
+    code, out, err = run("train", files / "log.csv", "--items", tmp_path / "titles.csv", "--out",
+                         tmp_path / "m", "--json", *FAST)  # fmt: skip
+    assert code == 0, err
+    assert (json.loads(out)["items"], json.loads(out)["titles"]) == (40, 10)
+
+
 def test_the_demo_is_a_command(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("attrec.demo.run", lambda folder, screen: seen.append(folder))

@@ -11,6 +11,7 @@ from attrec.data.interactions import InteractionLog
 from attrec.data.items import Items
 from attrec.erasure import forget
 from attrec.errors import RequestError, UnknownIdError
+from attrec.export import export
 from attrec.retrieval.vectors import item_keys
 from attrec.updating import update
 from tests.command_line import run_cli
@@ -302,6 +303,42 @@ def test_everybody_can_be_forgotten(served, tmp_path):
     assert moved == pytest.approx([raised] * 3, abs=1e-6)
 
 
+def test_the_last_item_does_not_go(trained, tmp_path):
+    """A model without items could answer nobody, and could not be drawn."""
+    trained.save(tmp_path / "model")
+    before = files(tmp_path / "model")
+    everybody = trained.vocabulary.user_ids.tolist()
+    words = ["forget", "model", *everybody, "--drop-lone-items"]
+    code, said = run_cli(tmp_path, words, columns=400)
+    assert code == 2
+    assert "none would be left, and nobody was forgotten; leave out drop_lone_items" in said
+    assert files(tmp_path / "model") == before
+    assert run_cli(tmp_path, words[:-1], columns=400)[0] == 0
+    assert run_cli(tmp_path, ["report", "model"], columns=400)[0] == 0
+    code, said = run_cli(tmp_path, ["recommend", "model", "--all"], columns=400)
+    assert (code, "nobody is left of 0 users" in said) == (2, True)
+
+
+def test_what_killed_commands_left_beside_the_model_is_named(trained, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        raise Killed
+
+    trained.save(tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)  # nothing cleans up after a process that is killed
+        patch.setattr("attrec.export.fingerprint", killed)
+        with pytest.raises(Killed):
+            export(trained, tmp_path / "keys")
+    (tmp_path / ".attrec-0123.tmp").touch()
+    (left,) = tmp_path.glob(".keys.*.tmp")
+    code, said = run_cli(tmp_path, ["forget", "model", WHO, "--json"], columns=400)
+    assert code == 0, said
+    assert json.loads(said)["not_looked_into"] == [".attrec-0123.tmp", left.name]
+
+
 def test_users_that_are_not_there(served, tmp_path):
     served.save(tmp_path / "model")
     before = files(tmp_path / "model")
@@ -406,7 +443,7 @@ def test_a_forgetting_that_was_killed_is_ended_by_the_next(trained, tmp_path, mo
     class Killed(BaseException):
         pass
 
-    def killed(*_):
+    def killed(*_, **__):
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):

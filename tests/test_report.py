@@ -1,13 +1,23 @@
+import html
 import io
+import re
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
 import attrec
+from attrec.config import Among
 from attrec.progress import ConsoleListener
-from attrec.report import draw_attention, draw_training, draw_window
+from attrec.report import (
+    draw_attention,
+    draw_heads,
+    draw_training,
+    draw_tuning,
+    draw_window,
+)
 from attrec.screen import PIPE_WIDTH, console, print_counts, print_evaluation, print_slices
 from attrec.training.checkpoint import Epoch
 from attrec.training.trainer import Progress
@@ -140,3 +150,22 @@ def test_a_long_window_is_drawn_by_its_newest_events(tmp_path, architecture):
     (width, height), pixels = picture(path)
     assert min(width, height) > 400
     assert (pixels < 250).mean() > 0.02
+
+
+ODD = ["$$", r"$\x$", "$a_b$", "$5", r"a\$b$c$", "plain"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: draw_attention(np.eye(6), np.full(6, 1 / 6), ODD, path),
+        lambda path: draw_heads(np.full((2, 6), 1 / 6), np.full(6, 1 / 6), ODD, path),
+        lambda path: draw_tuning([], {"item_categories": Among(ODD)}, "ndcg@10", path),
+    ],
+)
+def test_what_looks_like_a_formula_is_drawn_as_it_is(tmp_path, draw):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
+        draw(tmp_path / "a.svg")
+    text = html.unescape((tmp_path / "a.svg").read_text())
+    for label in ODD:
+        assert re.search(rf"[> ]{re.escape(label)}</text>", text), label

@@ -591,6 +591,35 @@ def test_the_command_says_who_came_in_and_what_was_left_out(tmp_path):
     assert (code, "no event is left" in said) == (2, True)
 
 
+def test_the_command_says_what_an_update_lacks_that_stood_there(tmp_path):
+    rows = [(f"u{n % 30}", f"i{(n * 7 + n // 30) % 25}") for n in range(300)]
+    log = InteractionLog.from_columns(*zip(*rows, strict=True), range(300))
+    small = {"max_epochs": 1, "embedding_dim": 4, "preset": "paper-sparse"}
+    attrec.fit(log, **small).recommender.save(tmp_path / "model")
+    head, now, someone, taken = "user,item,time\n", 1000, "u0", "i0"
+    for name, rows in (
+        ("day1.csv", [(someone, taken), (someone, taken), ("late comer", "late item")]),
+        ("day2.csv", [(someone, taken)]),
+    ):
+        lines = [f"{user},{item},{now + at}\n" for at, (user, item) in enumerate(rows)]
+        (tmp_path / name).write_text(head + "".join(lines))
+    said = [
+        run_cli(tmp_path, ["update", *words.split()], columns=400)[1]
+        for words in (
+            "model day1.csv",
+            "model day2.csv",
+            "model day1.csv",
+            "model.updated day2.csv --out model.updated",
+        )
+    ]
+    told = "held what this one lacks (1 users, 1 items, 2 events), since the update began with mode"
+    assert [told in each for each in said] == [False, True, False, False], said
+    assert not any("what this one lacks" in each for each in (said[0], *said[2:]))
+    code, text = run_cli(tmp_path, ["update", "model", "day2.csv", "--json"], columns=400)
+    assert code == 0
+    assert json.loads(text)["replaced"] == {"users": 1, "items": 1, "events": 2}
+
+
 def test_where_everybody_was_forgotten_nothing_is_known_of_new_items(served, tmp_path):
     emptied = attrec.forget(served, served.vocabulary.user_ids.tolist()).recommender
     found = update(emptied, batch(served))

@@ -151,7 +151,7 @@ def forget(
     UnknownIdError
         The model lacks a user.
     RequestError
-        No user is named.
+        No user is named, or ``drop_lone_items`` would leave no item.
     """
     vocabulary, sequences = recommender.vocabulary, recommender.histories
     names = [users] if isinstance(users, int | str | np.integer) else users
@@ -161,6 +161,11 @@ def forget(
     staying = np.setdiff1d(np.arange(vocabulary.num_users), going)
     lone = _taken_by_nobody_else(sequences, going)
     dropped = lone if drop_lone_items else lone[:0]
+    if len(dropped) == vocabulary.num_items:
+        raise RequestError(
+            "nobody else took any item, so that none would be left, and nobody was forgotten; "
+            "leave out drop_lone_items (--drop-lone-items), or remove the whole model"
+        )
     unplaced = np.setdiff1d(_known_from_nobody_else(recommender, going), dropped)
     kept = np.setdiff1d(np.arange(vocabulary.num_items), dropped)
     trained = staying[staying < vocabulary.num_trained_users]

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,8 @@ NAMES = frozenset({
     "users.parquet", "users.npy", "users.ids.json", "seen.parquet",
 })  # fmt: skip
 """All that a folder of vectors ever holds."""
+LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{32}\.(tmp|old)")
+"""Names of folders that an export which was killed may have left beside its own."""
 _USERS_AT_ONCE = 1024
 _BLOCKS_A_GROUP = 16
 _NUMBERS_AT_ONCE = 1 << 23
@@ -67,7 +70,10 @@ def export(
 ) -> dict[str, Any]:
     """Write the vectors of a model, whole or not at all.
 
-    An earlier export in that folder is replaced; whoever stops the writer leaves it as it was.
+    An earlier export in that folder is replaced, and stays as it was where the writing fails. What
+    is written lies beside it until then, in a hidden folder ``.NAME.….tmp``: a process that is
+    killed leaves that behind, users' queries and all, and nothing removes it. One that is killed
+    between the two renamings at the end leaves the earlier export there too, as ``.NAME.….old``.
 
     Parameters
     ----------

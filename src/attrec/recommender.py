@@ -691,7 +691,7 @@ class Recommender:
             "trained_users": self.vocabulary.num_trained_users,
             "items": self.vocabulary.num_items,
             "events": self.histories.num_events,
-            "titles": len(self.titles),
+            "titles": sum(str(item) in self.titles for item in self.vocabulary.item_ids.tolist()),
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "options": self.options.to_dict(),
             "record": self.record,

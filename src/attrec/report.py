@@ -207,7 +207,9 @@ def _draw_option(
     at = [[t.values[name] for t in trials] for trials in (finished, pruned)]
     if isinstance(space, Among):
         at = [[space.values.index(value) for value in values] for values in at]
-        axes.set_xticks(range(len(space.values)), [_short(value) for value in space.values])
+        axes.set_xticks(
+            range(len(space.values)), [_as_text(_short(value)) for value in space.values]
+        )
         axes.set_xlim(-0.5, len(space.values) - 0.5)
     elif space.log:
         axes.set_xscale("log")
@@ -239,6 +241,13 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if type(value) is float else str(value).lower()
 
 
+def _as_text(label: str, longest: int | None = None) -> str:
+    """Return a user's text, shortened, as Matplotlib draws it: to it, ``$`` begins a formula."""
+    if longest is not None and len(label) > longest:
+        label = label[: longest - 1] + "…"
+    return label.replace("$", r"\$")
+
+
 def draw_attention(
     weights: npt.NDArray[np.floating[Any]],
     shares: npt.NDArray[np.floating[Any]] | None,
@@ -259,7 +268,7 @@ def draw_attention(
         The items' titles.
     path : path
     """
-    names = [label if len(label) <= 28 else label[:27] + "…" for label in labels]
+    names = [_as_text(label, 28) for label in labels]
     figure, (left, right) = _figure(1, 2, width=10.5, height=4.2, ratios=(1.15, 1.0))
     n = len(names)
     left.imshow(weights, cmap="Blues", vmin=0.0, vmax=max(float(np.max(weights)), 1e-9))
@@ -333,7 +342,7 @@ def draw_heads(
     labels : sequence of n str
     path : path
     """
-    names = [label if len(label) <= 28 else label[:27] + "…" for label in labels]
+    names = [_as_text(label, 28) for label in labels]
     height = 1.6 + 0.26 * len(names)
     figure, (left, right) = _figure(1, 2, width=10.5, height=height, ratios=(1.0, 1.1))
     left.imshow(weights.T, cmap="Blues", vmin=0.0, aspect="auto")

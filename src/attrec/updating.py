@@ -237,6 +237,33 @@ def _lacking(log: InteractionLog, vocabulary: Vocabulary) -> InteractionLog:
     return log.take(np.flatnonzero((items == UNKNOWN) | (users == UNKNOWN)))
 
 
+def lacking(model: Recommender, other: Recommender) -> dict[str, int]:
+    """Return how many users, items and events another model holds that this one lacks.
+
+    Times are not compared: who took an item as often in both lacks no event of it.
+    """
+    ours, theirs = model.vocabulary, other.vocabulary
+    users = ours.encode_users(theirs.user_ids.tolist())
+    items = ours.encode_items(theirs.item_ids.tolist())
+    histories = other.histories.histories
+    pairs = np.stack([users[histories.row_of_value], items[histories.values]])
+    pairs = pairs[:, (pairs != UNKNOWN).all(axis=0)]
+    own = model.histories.histories
+    width = max(ours.num_items, 1)
+    found, counts = np.unique(pairs[0] * width + pairs[1], return_counts=True)
+    held, own_counts = np.unique(
+        own.row_of_value * width + own.values.astype(np.int64), return_counts=True
+    )
+    have = np.zeros_like(counts)
+    _, at, of = np.intersect1d(found, held, assume_unique=True, return_indices=True)
+    have[at] = own_counts[of]
+    return {
+        "users": int((users == UNKNOWN).sum()),
+        "items": int((items == UNKNOWN).sum()),
+        "events": int(len(histories.values) - np.minimum(counts, have).sum()),
+    }
+
+
 def _check_room(untaken: bool, room: float | None) -> None:
     if room is not None and not 0 <= room <= 1:
         raise RequestError(

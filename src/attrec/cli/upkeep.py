@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,7 @@ def update(
     """
     from attrec.artifact import check_target
     from attrec.recommender import Recommender
+    from attrec.updating import lacking
     from attrec.updating import update as take_in
 
     target = out or beside(model, "updated")
@@ -50,17 +52,38 @@ def update(
     uncut = replace(served.options, data=served.options.data.uncut())
     log, known = read_source(events, items, uncut.with_(**overrides).data)
     found = take_in(served, log, items=known, untaken=untaken, room=room)
+    before = None if target.resolve() == model.resolve() else _standing(target)
+    replaced = None if before is None else lacking(found.recommender, before)
     found.recommender.save(target)
     if as_json:
         left_out = [
             {"what": step.what, "events": step.removed} for step in log.steps if step.removed
         ]
-        print_json({"model": str(target), **asdict(found.summary), "left_out": left_out})
+        print_json({"model": str(target), **asdict(found.summary), "left_out": left_out,
+                    "replaced": replaced})  # fmt: skip
         return
     screen = console()
     print_log(screen, log)
     screen.print(f"{found.summary}", highlight=False, markup=False)
     screen.print(f"Saved to {target}", highlight=False, soft_wrap=True)
+    if replaced is not None and any(replaced.values()):
+        held = ", ".join(f"{number:,} {noun}" for noun, number in replaced.items() if number)
+        screen.print(
+            f"The model that stood there held what this one lacks ({held}), since the update began "
+            f"with {model}: to go on from an earlier update, update that one.",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _standing(target: Path) -> Any:
+    """Return the model that an update will replace; None where there is none to be read."""
+    from attrec.errors import ArtifactError
+    from attrec.recommender import Recommender
+
+    try:
+        return Recommender.load(target)
+    except ArtifactError:
+        return None
 
 
 @app.command()
@@ -93,7 +116,7 @@ def forget(
         drop_lone_items=drop_lone_items,
     )  # fmt: skip
     found.recommender.save(target)
-    others = [str(path) for path in _beside(model, target) if path.exists()]
+    others = [str(path) for path in _beside(model, target)]
     if as_json:
         print_json({"model": str(target), **asdict(found.summary), "not_looked_into": others})
         return
@@ -108,9 +131,23 @@ def forget(
 
 
 def _beside(model: Path, target: Path) -> list[Path]:
-    """Return where else what belongs to a model may be: other commands', and in its own folder."""
+    """Return where else what belongs to a model may be: other commands', and in its own folder.
+
+    Beside it lies, too, what commands left that were killed while they wrote.
+    """
     from attrec.artifact import foreign_files
+    from attrec.export import LEFT_OVER
+    from attrec.files import UNFINISHED
 
     first = [] if target == model else [model]
     others = [beside(model, ending) for ending in ("checkpoint", "updated", "vectors")]
-    return [*(path for path in (*first, *others) if path != target), *foreign_files(target)]
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # the folder may be closed to this account
+        names = sorted(entry.name for entry in others[0].parent.iterdir())
+    left = [
+        others[0].with_name(name)
+        for name in names
+        if LEFT_OVER.fullmatch(name) or UNFINISHED.fullmatch(name)
+    ]
+    there = [*first, *(path for path in others if path.name in names), *left]
+    return [*(path for path in there if path != target), *foreign_files(target)]
