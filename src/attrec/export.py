@@ -201,11 +201,7 @@ def _everybody(recommender: Recommender) -> Asked:
     unplaced = recommender.network.unplaced.cpu().numpy()
     reader = RequestReader(recommender.vocabulary, LiveHistories(recommender.histories), unplaced)
     everybody = reader.many(None, None)
-    return _part(everybody, np.flatnonzero(reader.answerable(everybody)))
-
-
-def _part(asked: Asked, rows: npt.NDArray[np.int64]) -> Asked:
-    return Asked(asked.names[rows], asked.user_index[rows], asked.histories.take(rows))
+    return everybody.take(np.flatnonzero(reader.answerable(everybody)))
 
 
 def _users(folder: Path, recommender: Recommender, asked: Asked, width: int) -> dict[str, Any]:
@@ -224,7 +220,7 @@ def _queries(recommender: Recommender, asked: Asked) -> Iterator[Floats]:
     for start in range(0, len(rows), _USERS_AT_ONCE * _BLOCKS_A_GROUP):
         group = rows[start : start + _USERS_AT_ONCE * _BLOCKS_A_GROUP]
         yield np.concatenate([
-            _query_vectors(recommender, _part(asked, part)).float().numpy()
+            _query_vectors(recommender, asked.take(part)).float().numpy()
             for part in np.split(group, range(_USERS_AT_ONCE, len(group), _USERS_AT_ONCE))
         ])  # fmt: skip
 
@@ -239,7 +235,7 @@ def _drawn(recommender: Recommender, asked: Asked, keys: torch.Tensor) -> torch.
     if not count:
         return keys[:_TUNED_ON].double()
     drawn = np.random.default_rng(0).permutation(count)[:_TUNED_ON]
-    return _query_vectors(recommender, _part(asked, np.sort(drawn)))
+    return _query_vectors(recommender, asked.take(np.sort(drawn)))
 
 
 def _write_vectors(

@@ -788,7 +788,7 @@ class Recommender:
         queries = torch.empty(len(rows), keys.shape[1], dtype=torch.float64, device=keys.device)
         for start in range(0, len(rows), _USERS_AT_ONCE):
             part = rows[start : start + _USERS_AT_ONCE]
-            queries[start : start + len(part)] = self._queries(_taken(asked, part))
+            queries[start : start + len(part)] = self._queries(asked.take(part))
         return rows, queries
 
     def _placed(self, items: Indices) -> Indices:
@@ -908,7 +908,7 @@ class Recommender:
         step = max(1, min(_USERS_AT_ONCE, _NUMBERS_AT_ONCE // limits.k))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            block = _taken(asked, part)
+            block = asked.take(part)
             found, parts = self._nearest(self._queries(block), block.histories, limits, weights)
             real = found.indices >= 0
             place, rank = np.nonzero(real)
@@ -1007,11 +1007,6 @@ def _mean(parts: Floats, shares: Floats) -> Floats:
     """(k, 2): the weighted mean over the R members of their parts (R, k, 2)."""
     mean: Floats = np.tensordot(shares / shares.sum(), parts, axes=1)
     return mean
-
-
-def _taken(asked: Asked, rows: Indices) -> Asked:
-    """Return what some of the askers ask."""
-    return Asked(asked.names[rows], asked.user_index[rows], asked.histories.take(rows))
 
 
 def _check_fit(network: Network, vocabulary: Vocabulary, histories: Sequences) -> None:

@@ -48,6 +48,10 @@ class Asked(NamedTuple):
     user_index: Indices
     histories: Ragged
 
+    def take(self, rows: Indices) -> Asked:
+        """Return what some of them ask."""
+        return Asked(self.names[rows], self.user_index[rows], self.histories.take(rows))
+
 
 class Event(NamedTuple):
     """What somebody took, and when.
