@@ -14,6 +14,7 @@ import attrec
 from attrec.data import databases, store
 from attrec.data.reading import read_interactions
 from attrec.errors import DataError, MissingExtraError
+from tests.closed import closed
 
 ROWS = [("u1", "a", 1_700_000_000), ("u2", "b", 1_700_000_060), ("u1", "c", 1_700_000_120)]
 CSV = "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS)
@@ -65,6 +66,16 @@ def test_json_lines_keep_the_type_of_ids(tmp_path):
     log = read_interactions(path, time="at", on_bad_row="skip")
     assert log.timestamps.tolist() == [datetime(2024, 5, 1, 10, tzinfo=UTC).timestamp()]
     assert [step.removed for step in log.steps[:2]] == [0, 2]
+
+
+def test_no_part_of_a_folder_is_passed_over(tmp_path):
+    for name in ("day=1", "day=2", "_temporary"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part.csv").write_text(CSV)
+    with closed(tmp_path / "_temporary"):
+        assert len(read_interactions(tmp_path)) == len(ROWS)  # one file's, the other has the same
+    with closed(tmp_path / "day=2"), pytest.raises(DataError, match="day=2: the file cannot be op"):
+        read_interactions(tmp_path)
 
 
 def test_patterns_and_folders_are_read_in_the_order_of_their_names(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -146,7 +147,7 @@ def _local_files(path: Path) -> list[Path]:
     if path.is_file():
         found = [path]
     elif path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_data(file, path)]
+        found = _files_below(path)
         if not found:
             raise DataError(f"{path}: this folder holds no file; name a log or a folder of logs")
     elif _PATTERN & set(text):
@@ -185,10 +186,18 @@ def literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def _is_data(file: Path, root: Path) -> bool:
+def _files_below(root: Path) -> list[Path]:
     """Leave out hidden files and what writers of partitioned folders leave (``_SUCCESS``)."""
-    parts = file.relative_to(root).parts
-    return file.is_file() and not any(part.startswith((".", "_")) for part in parts)
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root, onerror=_raised):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        found += [Path(folder, name) for name in names if not name.startswith((".", "_"))]
+    return sorted(file for file in found if file.is_file())
+
+
+def _raised(error: OSError) -> None:
+    """Pass over no folder that cannot be looked into: its part of a log would be missed."""
+    raise error
 
 
 def _name(file: Path, asked: Path) -> str:
