@@ -9,12 +9,12 @@ import duckdb
 import fsspec
 import numpy as np
 import pytest
+from tests.closed import closed
 
 import attrec
 from attrec.data import databases, store
 from attrec.data.reading import read_interactions
 from attrec.errors import DataError, MissingExtraError
-from tests.closed import closed
 
 ROWS = [("u1", "a", 1_700_000_000), ("u2", "b", 1_700_000_060), ("u1", "c", 1_700_000_120)]
 CSV = "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in ROWS)
