@@ -520,7 +520,7 @@ def test_values_that_do_not_go_together_fail_one_trial_and_no_search(log, tmp_pa
 
 
 def test_values_that_nothing_can_be_reckoned_with_fail_one_trial_and_no_search(log, tmp_path):
-    with pytest.raises(ConfigError, match="learning_rate = 1e[+]300: must be above 0 and at most"):
+    with pytest.raises(ConfigError, match=r"learning_rate = 1e[+]300: must be above 0 and at most"):
         search(log, tmp_path / "beyond", trials=6, search="learning_rate=0.01,1e300", max_epochs=1)
     asked = ["learning_rate=0.01,1e29"]
     found = search(log, tmp_path / "tuning", trials=6, search=asked, max_epochs=1)
