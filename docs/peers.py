@@ -49,8 +49,11 @@ def peers_page() -> str:
 
 def best_peer(split: str) -> Found | None:
     """Return the row of a split's best peer, the floors left out; None where none is measured."""
-    of_split = (row for row in rows("peers") if row["row"].rsplit(".", 1)[0] == split)
-    learners = (row for row in of_split if not row["peer"]["floor"])
+    return _best_learner(row for row in rows("peers") if row["row"].rsplit(".", 1)[0] == split)
+
+
+def _best_learner(found: Iterable[Found]) -> Found | None:
+    learners = (row for row in found if not row["peer"]["floor"])
     return max(learners, key=lambda row: _mean(row, row["peer"]["name"]), default=None)
 
 
@@ -119,12 +122,11 @@ def _verdict(by_split: Mapping[str, Mapping[str, Found]]) -> list[str]:
     """Put the best peer of each log beside AttRec."""
     body = []
     for split, found in by_split.items():
-        learners = [(row, peer) for peer, row in found.items() if not row["peer"]["floor"]]
-        if not learners:
+        row = _best_learner(found.values())
+        if row is None:
             continue
-        row, name = max(learners, key=lambda one: _mean(*one))
-        alone = not_retrained(name)
-        printed = [best_published(split)]
+        name = row["peer"]["name"]
+        alone, best = not_retrained(name), best_published(split)
         body.append(
             [
                 split,
@@ -135,7 +137,7 @@ def _verdict(by_split: Mapping[str, Mapping[str, Found]]) -> list[str]:
                 ", ".join([name, *marks(row)]),
                 *(pair(row["systems"][system]) for system in (name, alone)),
                 *(claimed(row, system) or "nothing is claimed" for system in (name, alone)),
-                *(f"{one['name']}: {pair(one)}" if one else "" for one in printed),
+                f"{best['name']}: {pair(best)}" if best else "",
             ]
         )
     head = ["HR@10 / NDCG@10", "AttRec", "not retrained", "best peer", "it", "it, not retrained",
@@ -211,7 +213,7 @@ def _figures(split: str, found: Mapping[str, Found], part: str | None) -> list[s
 
 def network_alone(split: str) -> Found | None:
     """Return AttRec's row without a popularity of the moment, of a split that has one."""
-    return next((row for row in rows("accuracy") if row["row"] == f"{split}.network-alone"), None)
+    return next(iter(rows("accuracy", f"{split}.network-alone")), None)
 
 
 def _of_attrec(found: Mapping[str, Found]) -> Found:

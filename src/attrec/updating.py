@@ -237,7 +237,7 @@ def _lacking(log: InteractionLog, vocabulary: Vocabulary) -> InteractionLog:
     return log.take(np.flatnonzero((items == UNKNOWN) | (users == UNKNOWN)))
 
 
-def lacking(model: Recommender, other: Recommender) -> dict[str, int]:
+def held_by_the_other(model: Recommender, other: Recommender) -> dict[str, int]:
     """Return how many users, items and events another model holds that this one lacks.
 
     Times are not compared: who took an item as often in both lacks no event of it.

@@ -42,7 +42,7 @@ def update(
     """
     from attrec.artifact import check_target
     from attrec.recommender import Recommender
-    from attrec.updating import lacking
+    from attrec.updating import held_by_the_other
     from attrec.updating import update as take_in
 
     target = out or beside(model, "updated")
@@ -53,7 +53,7 @@ def update(
     log, known = read_source(events, items, uncut.with_(**overrides).data)
     found = take_in(served, log, items=known, untaken=untaken, room=room)
     before = None if target.resolve() == model.resolve() else _standing(target)
-    replaced = None if before is None else lacking(found.recommender, before)
+    replaced = None if before is None else held_by_the_other(found.recommender, before)
     found.recommender.save(target)
     if as_json:
         left_out = [

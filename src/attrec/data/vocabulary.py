@@ -262,11 +262,12 @@ def _encode(values: IdArray, table: IdArray) -> npt.NDArray[np.int64]:
     if table.dtype.kind in "iu":
         # Beside integers of another width NumPy would compare as floats, of which 2⁶⁰ and
         # 2⁶⁰ + 1 are one.
-        if values.dtype.kind == "u":
-            of_kind = values < 2**63
-        elif values.dtype.kind != "i":
-            of_kind = np.array([_is_of(v, "integer") and -(2**63) <= v < 2**63 for v in values])
-        values = np.where(of_kind, values, 0).astype(np.int64)
+        if values.dtype.kind != "i":
+            if values.dtype.kind == "u":
+                of_kind = values < 2**63
+            else:
+                of_kind = np.array([_is_of(v, "integer") and -(2**63) <= v < 2**63 for v in values])
+            values = np.where(of_kind, values, 0).astype(np.int64)
     elif values.dtype.kind in "iu":
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     else:
