@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import attrec
-from attrec.api import identity_of, retrain_on, train_on
-from attrec.config import Options
+from attrec.api import retrain_on, train_on
+from attrec.config import Options, identity_of
 from attrec.data.splits import split_log
 from attrec.model.choice import make_network
 from attrec.retrieval.vectors import item_keys, query_vectors
@@ -126,7 +126,7 @@ def test_reasons_are_the_events_that_pull_most(result, log):
 
 
 def test_the_attention_is_reported_and_drawn(result, tmp_path):
-    from attrec.report import draw_window
+    from attrec.pictures import draw_window
 
     profile = result.attention
     assert 0 < profile["entropy"] <= 1

@@ -5,7 +5,7 @@ import torch
 
 import attrec
 from attrec.errors import InterruptedTraining
-from attrec.report import draw_window
+from attrec.pictures import draw_window
 from attrec.training.choice import make_step
 from attrec.training.step import Batch
 from tests.paper import paper_training

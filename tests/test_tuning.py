@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 
 import attrec
-from attrec import api, study, tuning
+from attrec import api, tuning
 from attrec.config import PRESETS, Among, Between, Options, option_specs
 from attrec.data.reading import write_csv
 from attrec.errors import (
@@ -32,11 +32,13 @@ from attrec.errors import (
     MissingExtraError,
     RequestError,
 )
-from attrec.report import draw_tuning, trials_table
 from attrec.retrieval.vectors import NetworkScorer
-from attrec.search import spaces_of
+from attrec.screen import trials_table
 from attrec.signals import StopWish
-from attrec.study import Study, Trial, best_of
+from attrec.tuning import run, study
+from attrec.tuning.picture import draw_tuning
+from attrec.tuning.spaces import spaces_of
+from attrec.tuning.study import Study, Trial, best_of
 from tests.command_line import run_cli
 
 SMALL = {
@@ -56,7 +58,7 @@ def log():
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Drawing takes longer than the searches here; the fixture `whole` draws."""
-    monkeypatch.setattr(tuning, "draw_tuning", lambda *arguments: None)
+    monkeypatch.setattr(run, "draw_tuning", lambda *arguments: None)
 
 
 def search(log, folder, trials=4, **options):
@@ -475,7 +477,7 @@ def test_time_ends_a_search_in_the_middle_of_a_trial_which_goes_on(
     log, whole, tmp_path, monkeypatch
 ):
     clock = itertools.count()
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(run.time, "monotonic", lambda: float(next(clock)))
     found = search(log, tmp_path / "tuning", trials=7, seconds=35)
     assert found.trials[-1].ending == "stopped"
     assert found.trials[-1].seconds > 0

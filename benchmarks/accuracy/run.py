@@ -28,13 +28,12 @@ from attrec.api import (
     Listener,
     Trained,
     baselines,
-    identity_of,
     make_checkpointer,
     retrain_on,
     train_on,
 )
 from attrec.baselines import item_counts
-from attrec.config import Options
+from attrec.config import Options, identity_of
 from attrec.data.cases import encode_cases
 from attrec.data.splits import Split
 from attrec.data.vocabulary import Vocabulary

@@ -22,8 +22,8 @@ from attrec.evaluation.evaluate import Evaluation
 from attrec.listeners import Listener
 from attrec.profiling import Profile
 from attrec.recommender import Recommender
-from attrec.study import TuningListener
 from attrec.tuning import TuneResult, tune
+from attrec.tuning.study import TuningListener
 from attrec.updating import update
 
 load = Recommender.load

@@ -15,7 +15,7 @@ import torch
 
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
 from attrec.calibration import CASES, Calibration, calibrate
-from attrec.config import Options, ProtocolConfig, chosen_options, option_specs
+from attrec.config import Options, ProtocolConfig, chosen_options, identity_of
 from attrec.data.cases import Cases, encode_cases, validation_events
 from attrec.data.features import ItemFeatures
 from attrec.data.given import as_items, as_log, as_test
@@ -583,29 +583,6 @@ def make_checkpointer(
     return Checkpointer(
         folder, identity, options.train.checkpoint_seconds, told.stop_requested, profile
     )
-
-
-def identity_of(options: Options) -> dict[str, dict[str, Any]]:
-    """Return what has to be equal for a training to go on, by the name of its table.
-
-    Where and how often it is kept does not change what is learnt. Defaults are left out, as they
-    were when the option came: an option that a later version adds makes no earlier training another
-    one, and a default that a later version changes does.
-    """
-    usual = Options.of("paper-sparse").to_dict()
-    for spec in option_specs():
-        if spec.came_as is not None and spec.is_for(options.model.architecture):
-            usual[spec.section][spec.name] = spec.came_as
-    free = ("device", "threads", "checkpoint_seconds")
-    return {
-        f"options ([{section}])": {
-            name: value
-            for name, value in values.items()
-            if name not in free and value != usual[section][name]
-        }
-        for section, values in options.to_dict().items()
-        if section in ("model", "train", "protocol")
-    }
 
 
 def described(split: Split) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrec.api import identity_of
-from attrec.config import Options, option_specs
+from attrec.config import Options, identity_of, option_specs
 from attrec.errors import InterruptedTraining, MissingExtraError, RequestError, first_line
 from attrec.evaluation.evaluate import Evaluation
 from attrec.files import try_writing

@@ -800,6 +800,29 @@ def names_given(file: str | Path | None, overrides: Mapping[str, Any]) -> set[st
     return {n for t in tables.values() if isinstance(t, dict) for n in t} | set(overrides)
 
 
+def identity_of(options: Options) -> dict[str, dict[str, Any]]:
+    """Return what has to be equal for a training to go on, by the name of its table.
+
+    Where and how often it is kept does not change what is learnt. Defaults are left out, as they
+    were when the option came: an option that a later version adds makes no earlier training another
+    one, and a default that a later version changes does.
+    """
+    usual = Options.of("paper-sparse").to_dict()
+    for spec in option_specs():
+        if spec.came_as is not None and spec.is_for(options.model.architecture):
+            usual[spec.section][spec.name] = spec.came_as
+    free = ("device", "threads", "checkpoint_seconds")
+    return {
+        f"options ([{section}])": {
+            name: value
+            for name, value in values.items()
+            if name not in free and value != usual[section][name]
+        }
+        for section, values in options.to_dict().items()
+        if section in ("model", "train", "protocol")
+    }
+
+
 def _as_toml(value: Any) -> str:
     """Write a text, number, truth value or list of them as TOML has it.
 

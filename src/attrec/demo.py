@@ -16,9 +16,9 @@ from attrec.data.items import read_item_titles
 from attrec.data.reading import read_interactions
 from attrec.errors import ArtifactError
 from attrec.evaluation.evaluate import Evaluation
+from attrec.pictures import draw_training, draw_window
 from attrec.progress import ConsoleListener
 from attrec.recommender import Recommender
-from attrec.report import draw_training, draw_window
 from attrec.screen import print_counts, print_evaluation, print_recommendations
 
 DATA = "ml-100k"

@@ -12,9 +12,9 @@ from rich.progress import Progress as Bar
 
 from attrec.config import Space
 from attrec.listeners import Listener
-from attrec.study import Trial, TuningListener
 from attrec.training.checkpoint import Epoch
 from attrec.training.trainer import Progress
+from attrec.tuning.study import Trial, TuningListener
 
 _FIGURES = 3
 """Validation figures on an epoch's line: the one that chooses, and two more."""

@@ -25,10 +25,13 @@ from attrec.evaluation.evaluate import Evaluation
 from attrec.planning import Plan
 from attrec.profiling import Profile
 from attrec.recommender import Recommender
-from attrec.report import evaluation_table, slices_table, trials_table
-from attrec.tuning import TuneResult
+from attrec.tuning.run import TuneResult
+from attrec.tuning.spaces import short
+from attrec.tuning.study import Trial, best_of
 
 PIPE_WIDTH = 132
+_FIGURES_WIDTH, _OPTION_WIDTH = 44, 8
+"""Of the table of trials: its figures, and an option, whose longest word and 1e-05 fit."""
 
 
 def verbatim_console(**options: Any) -> Console:
@@ -49,6 +52,28 @@ def console() -> Console:
 def busy(words: str) -> Status:
     """Return a spinner on standard error, for a ``with`` statement; its words are verbatim too."""
     return verbatim_console(stderr=True).status(Text(words))
+
+
+def evaluation_table(evaluation: Evaluation, title: str) -> Table:
+    """Lay the main metrics of all systems out, each with its 95 % interval.
+
+    A figure from which the first system differs (the paired 95 % interval excludes zero) is marked.
+    """
+    metrics = evaluation.main_metrics()
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric, justify="right", no_wrap=True)
+    for place, (name, result) in enumerate(evaluation.systems.items()):
+        cells = []
+        for metric in metrics:
+            figures = result.metrics[metric]
+            difference = evaluation.differences.get(name, {}).get(metric)
+            mark = "*" if difference and difference["excludes_zero"] else " "
+            half = (figures["high"] - figures["low"]) / 2
+            cells.append(f"{figures['mean']:.4f} ±{half:.4f}{mark}")
+        table.add_row(name, *cells, style="bold" if place == 0 else "")
+    return table
 
 
 def print_evaluation(screen: Console, evaluation: Evaluation) -> None:
@@ -218,11 +243,56 @@ def print_counts(screen: Console, result: FitResult) -> None:
         screen.print(line, style="dim", highlight=False)
 
 
+def slices_table(evaluation: Evaluation, metric: str) -> Table:
+    """Lay one metric out by length of history and popularity of the target."""
+    table = Table(
+        title=f"{metric} by slice", title_justify="left", header_style="bold", box=None,
+        pad_edge=False,
+    )  # fmt: skip
+    table.add_column("", no_wrap=True)
+    table.add_column("users", justify="right")
+    for name in evaluation.systems:
+        table.add_column(name, justify="right")
+    for words, row in evaluation.slices.items():
+        values = [f"{row[name][metric]:.4f}" for name in evaluation.systems]
+        table.add_row(words, f"{row['users']:,}", *values)
+    return table
+
+
 def print_slices(screen: Console, evaluation: Evaluation) -> None:
     """Print the first two metrics by slice."""
     for metric in evaluation.main_metrics()[:2]:
         screen.print()
         screen.print(slices_table(evaluation, metric))
+
+
+def trials_table(trials: Sequence[Trial], names: Sequence[str], metric: str, width: int) -> Table:
+    """Lay the trials of a search out, the best one bold.
+
+    Each option has a column where the ``width`` of the screen has room for them; otherwise they
+    share one.
+    """
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in ("trial", metric, "best epoch", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    apart = len(names) * (_OPTION_WIDTH + 2) + _FIGURES_WIDTH <= width
+    for name in names if apart else ():
+        table.add_column(name.replace("_", " "), justify="right", min_width=_OPTION_WIDTH)
+    if not apart:
+        table.add_column("options")
+    best = best_of(trials)
+    for trial in trials:
+        figure = "" if trial.figure is None else f"{trial.figure:.4f}"
+        ending = "" if trial.ending == "finished" else f" {trial.ending}"
+        values = {name: short(value) for name, value in trial.values.items()}
+        cells = [values.get(name, "") for name in names]
+        if not apart:
+            cells = [", ".join(f"{name} {value}" for name, value in values.items())]
+        table.add_row(
+            str(trial.number), f"{figure}{ending}", f"{trial.best_epoch} of {trial.epochs}",
+            f"{trial.seconds:.1f}", *cells, style="bold" if trial == best else "",
+        )  # fmt: skip
+    return table
 
 
 def print_tuning(screen: Console, result: TuneResult) -> None:

@@ -10,7 +10,7 @@ from attrec import cli
 from attrec.config import ProtocolConfig
 from attrec.data.inspection import inspect_log
 from attrec.data.interactions import InteractionLog
-from attrec.report import draw_log
+from attrec.pictures import draw_log
 
 DAY = 86400.0
 START = 1_700_000_000.0

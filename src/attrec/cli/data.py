@@ -86,7 +86,7 @@ def data_inspect(
     from attrec.config import Options
     from attrec.data.databases import shown
     from attrec.data.inspection import inspect_log
-    from attrec.report import draw_log
+    from attrec.pictures import draw_log
 
     options = Options.of(**overrides)
     if picture is not None:

@@ -291,7 +291,7 @@ def _callbacks(tensorboard: Path | None, mlflow: str | None) -> list[Any]:
 
 
 def _draw(result: Any, folder: Path) -> None:
-    from attrec.report import draw_training, draw_window
+    from attrec.pictures import draw_training, draw_window
 
     options = result.recommender.options
     draw_training(

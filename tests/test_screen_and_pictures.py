@@ -10,17 +10,12 @@ from rich.console import Console
 
 import attrec
 from attrec.config import Among
+from attrec.pictures import draw_attention, draw_heads, draw_training, draw_window
 from attrec.progress import ConsoleListener
-from attrec.report import (
-    draw_attention,
-    draw_heads,
-    draw_training,
-    draw_tuning,
-    draw_window,
-)
 from attrec.screen import PIPE_WIDTH, console, print_counts, print_evaluation, print_slices
 from attrec.training.checkpoint import Epoch
 from attrec.training.trainer import Progress
+from attrec.tuning.picture import draw_tuning
 
 SMALL = {
     "embedding_dim": 8,

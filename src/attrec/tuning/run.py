@@ -14,14 +14,13 @@ from typing import Any
 from attrec.api import (
     check_metric,
     described,
-    identity_of,
     item_features,
     torch_device,
     torch_threads,
     train_on,
 )
 from attrec.artifact import CHECKPOINT, remove_artifact
-from attrec.config import Options, Space, chosen_options, names_given
+from attrec.config import Options, Space, chosen_options, identity_of, names_given
 from attrec.data.given import as_items, as_log, as_test
 from attrec.data.interactions import InteractionLog
 from attrec.data.items import Items
@@ -35,9 +34,12 @@ from attrec.errors import (
 )
 from attrec.files import write_whole
 from attrec.listeners import Listener, as_listener, told_the_end
-from attrec.report import draw_tuning
-from attrec.search import in_words, spaces_of
-from attrec.study import (
+from attrec.training.checkpoint import Checkpointer, Epoch
+from attrec.training.memory import check_memory
+from attrec.training.trainer import Progress
+from attrec.tuning.picture import draw_tuning
+from attrec.tuning.spaces import in_words, spaces_of
+from attrec.tuning.study import (
     STUDY_FILES,
     Ending,
     Running,
@@ -51,9 +53,6 @@ from attrec.study import (
     need_optuna,
     of_the_trials,
 )
-from attrec.training.checkpoint import Checkpointer, Epoch
-from attrec.training.memory import check_memory
-from attrec.training.trainer import Progress
 
 BEST, TABLE, PICTURE, CHECKPOINT_FOLDER = "best.toml", "trials.csv", "tuning.png", "running"
 

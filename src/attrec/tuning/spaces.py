@@ -202,3 +202,8 @@ def _check_log(spec: OptionSpec, value: float, space: Between) -> None:
 def in_words(spaces: Mapping[str, Space]) -> dict[str, str]:
     """Write the spaces as ``--search`` reads them."""
     return {name: str(space) for name, space in spaces.items()}
+
+
+def short(value: Any) -> str:
+    """Write a value of an option as tables and pictures show it, to three digits."""
+    return f"{value:.3g}" if type(value) is float else str(value).lower()

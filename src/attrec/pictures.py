@@ -1,24 +1,20 @@
-"""What a person looks at: tables for the terminal, pictures of a training and of an attention."""
+"""Pictures of a log, of a training and of an attention."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.table import Table
 
-from attrec.config import Among, Space
 from attrec.data.sequences import last_items
 from attrec.errors import RequestError
-from attrec.evaluation.evaluate import Evaluation
 from attrec.files import write_whole
 from attrec.model.additive import AdditiveNetwork
 from attrec.model.choice import Network
-from attrec.study import Trial, best_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,78 +28,6 @@ INK, BLUE, ORANGE, GREY = "#1f2933", "#2f6fab", "#c8641b", "#8a94a0"
 PICTURE_DPI = 150
 _MOST_SLOTS = 20
 """Events that the picture of a window shows."""
-_PANELS_IN_A_ROW = 4
-_FIGURES_WIDTH, _OPTION_WIDTH = 44, 8
-"""Of the table of trials: its figures, and an option, whose longest word and 1e-05 fit."""
-_TICKS = 4
-"""On a panel with a logarithmic axis."""
-
-
-def evaluation_table(evaluation: Evaluation, title: str) -> Table:
-    """Lay the main metrics of all systems out, each with its 95 % interval.
-
-    A figure from which the first system differs (the paired 95 % interval excludes zero) is marked.
-    """
-    metrics = evaluation.main_metrics()
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for metric in metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
-    for place, (name, result) in enumerate(evaluation.systems.items()):
-        cells = []
-        for metric in metrics:
-            figures = result.metrics[metric]
-            difference = evaluation.differences.get(name, {}).get(metric)
-            mark = "*" if difference and difference["excludes_zero"] else " "
-            half = (figures["high"] - figures["low"]) / 2
-            cells.append(f"{figures['mean']:.4f} ±{half:.4f}{mark}")
-        table.add_row(name, *cells, style="bold" if place == 0 else "")
-    return table
-
-
-def trials_table(trials: Sequence[Trial], names: Sequence[str], metric: str, width: int) -> Table:
-    """Lay the trials of a search out, the best one bold.
-
-    Each option has a column where the ``width`` of the screen has room for them; otherwise they
-    share one.
-    """
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for name in ("trial", metric, "best epoch", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    apart = len(names) * (_OPTION_WIDTH + 2) + _FIGURES_WIDTH <= width
-    for name in names if apart else ():
-        table.add_column(name.replace("_", " "), justify="right", min_width=_OPTION_WIDTH)
-    if not apart:
-        table.add_column("options")
-    best = best_of(trials)
-    for trial in trials:
-        figure = "" if trial.figure is None else f"{trial.figure:.4f}"
-        ending = "" if trial.ending == "finished" else f" {trial.ending}"
-        values = {name: _short(value) for name, value in trial.values.items()}
-        cells = [values.get(name, "") for name in names]
-        if not apart:
-            cells = [", ".join(f"{name} {value}" for name, value in values.items())]
-        table.add_row(
-            str(trial.number), f"{figure}{ending}", f"{trial.best_epoch} of {trial.epochs}",
-            f"{trial.seconds:.1f}", *cells, style="bold" if trial == best else "",
-        )  # fmt: skip
-    return table
-
-
-def slices_table(evaluation: Evaluation, metric: str) -> Table:
-    """Lay one metric out by length of history and popularity of the target."""
-    table = Table(
-        title=f"{metric} by slice", title_justify="left", header_style="bold", box=None,
-        pad_edge=False,
-    )  # fmt: skip
-    table.add_column("", no_wrap=True)
-    table.add_column("users", justify="right")
-    for name in evaluation.systems:
-        table.add_column(name, justify="right")
-    for words, row in evaluation.slices.items():
-        values = [f"{row[name][metric]:.4f}" for name in evaluation.systems]
-        table.add_row(words, f"{row['users']:,}", *values)
-    return table
 
 
 def draw_training(
@@ -132,7 +56,7 @@ def draw_training(
     right.set(title=f"Validation {metric}: best {best:.4f}, epoch {best_epoch}", xlabel="epoch")
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_log(found: Inspection, path: str | Path) -> Path:
@@ -149,99 +73,10 @@ def draw_log(found: Inspection, path: str | Path) -> Path:
         title=f"Popularity, {found.items:,} items", xlabel="most popular items, %",
         ylabel="share of events, %", xlim=(0, 100), ylim=(0, 100),
     )  # fmt: skip
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def draw_tuning(
-    trials: Sequence[Trial], spaces: Mapping[str, Space], metric: str, path: str | Path
-) -> Path:
-    """Draw a search: every trial and the best so far, and the figure over each searched option.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-    spaces : mapping of Space
-        Searched options, a small panel each.
-    metric : str
-        The validation figure.
-    path : path
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    rows = -(-len(spaces) // _PANELS_IN_A_ROW)
-    figure = Figure(figsize=(10.0, 3.6 + 2.3 * rows), layout="constrained")
-    grid = figure.add_gridspec(rows + 1, _PANELS_IN_A_ROW, height_ratios=[1.5, *[1.0] * rows])
-    top = figure.add_subplot(grid[0, :])
-    _plain(top)
-    finished = [t for t in trials if t.ending == "finished" and t.epochs]
-    pruned = [t for t in trials if t.ending == "pruned" and t.epochs]
-    title, best = f"Validation {metric} by trial", best_of(trials)
-    if best is not None:
-        figures = np.maximum.accumulate(_figures(finished))
-        numbers = [*(t.number for t in finished), trials[-1].number]
-        top.step(numbers, [*figures, figures[-1]], where="post", color=BLUE, label="best so far")
-        at = (best.number, figures[-1])
-        top.plot(*at, "o", markersize=11, markerfacecolor="none", color=INK)
-        title += f": best {figures[-1]:.4f}, trial {best.number}"
-    _draw_trials(top, finished, pruned, [t.number for t in finished], [t.number for t in pruned])
-    top.set_title(title, loc="left", fontsize=11)
-    top.set_xlabel("trial")
-    top.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if finished or pruned:
-        top.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=9)
-    for place, (name, space) in enumerate(spaces.items()):
-        row, column = divmod(place, _PANELS_IN_A_ROW)
-        axes = figure.add_subplot(grid[1 + row, column], sharey=top)
-        _plain(axes)
-        axes.set_title(name, fontsize=10)
-        axes.tick_params(labelsize=8, labelleft=column == 0)
-        _draw_option(axes, name, space, finished, pruned)
-    return _save(figure, path)
-
-
-def _draw_option(
-    axes: Axes, name: str, space: Space, finished: list[Trial], pruned: list[Trial]
-) -> None:
-    """Draw the figure over one option's values; those of a list get a place each."""
-    at = [[t.values[name] for t in trials] for trials in (finished, pruned)]
-    if isinstance(space, Among):
-        at = [[space.values.index(value) for value in values] for values in at]
-        axes.set_xticks(
-            range(len(space.values)), [_as_text(_short(value)) for value in space.values]
-        )
-        axes.set_xlim(-0.5, len(space.values) - 0.5)
-    elif space.log:
-        axes.set_xscale("log")
-        ticks = np.geomspace(space.low, space.high, _TICKS)
-        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-        axes.set_xticks([], minor=True)
-        axes.set_xlim(space.low / 1.15, space.high * 1.15)
-    _draw_trials(axes, finished, pruned, *at)
-
-
-def _draw_trials(
-    axes: Axes,
-    finished: list[Trial],
-    pruned: list[Trial],
-    finished_at: list[Any],
-    pruned_at: list[Any],
-) -> None:
-    axes.plot(finished_at, _figures(finished), "o", markersize=4.5, color=ORANGE,
-              label="finished")  # fmt: skip
-    axes.plot(pruned_at, _figures(pruned), "x", markersize=4.5, color=GREY,
-              label="pruned: the best until then")  # fmt: skip
-
-
-def _figures(trials: list[Trial]) -> npt.NDArray[np.float64]:
-    return np.array([t.figure for t in trials], dtype=np.float64)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if type(value) is float else str(value).lower()
-
-
-def _as_text(label: str, longest: int | None = None) -> str:
+def as_text(label: str, longest: int | None = None) -> str:
     """Return a user's text, shortened, as Matplotlib draws it: to it, ``$`` begins a formula."""
     if longest is not None and len(label) > longest:
         label = label[: longest - 1] + "…"
@@ -268,7 +103,7 @@ def draw_attention(
         The items' titles.
     path : path
     """
-    names = [_as_text(label, 28) for label in labels]
+    names = [as_text(label, 28) for label in labels]
     figure, (left, right) = _figure(1, 2, width=10.5, height=4.2, ratios=(1.15, 1.0))
     n = len(names)
     left.imshow(weights, cmap="Blues", vmin=0.0, vmax=max(float(np.max(weights)), 1e-9))
@@ -293,7 +128,7 @@ def draw_attention(
             right.text(float(share), row, f" {float(share):.0%}", va="center", color=INK)
     else:
         right.set_axis_off()
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_window(
@@ -342,7 +177,7 @@ def draw_heads(
     labels : sequence of n str
     path : path
     """
-    names = [_as_text(label, 28) for label in labels]
+    names = [as_text(label, 28) for label in labels]
     height = 1.6 + 0.26 * len(names)
     figure, (left, right) = _figure(1, 2, width=10.5, height=height, ratios=(1.0, 1.1))
     left.imshow(weights.T, cmap="Blues", vmin=0.0, aspect="auto")
@@ -356,7 +191,7 @@ def draw_heads(
     right.set_xlim(0, max(float(np.max(shares)) * 1.18, 1e-9))
     for row, share in enumerate(shares):
         right.text(float(share), row, f" {float(share):.1%}", va="center", color=INK)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _attention(network: Network, window: npt.NDArray[np.integer]) -> tuple[Any, Any]:
@@ -383,18 +218,26 @@ def _figure(
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, width_ratios=ratios)
     for one in np.atleast_1d(axes).flat:
-        _plain(one)
+        plain(one)
     return figure, axes
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """Give axes the look that all pictures have."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=INK)
     axes.title.set_fontsize(11)
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a picture, whole or not at all; its suffix chooses the format.
+
+    Raises
+    ------
+    RequestError
+        No picture is written in it, or the file cannot be written.
+    """
     form = Path(path).suffix.removeprefix(".").lower() or "png"
     if form not in figure.canvas.get_supported_filetypes():
         raise RequestError(f"{path}: no picture is written as .{form}; name a .png, .svg or .pdf")
