@@ -32,7 +32,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from attrec.errors import ArtifactError
+from attrec.errors import ArtifactError, in_one_line
 from attrec.files import UNFINISHED, Writer, try_writing, unfinished
 
 FORMAT_VERSION = 1
@@ -203,8 +203,8 @@ def remove_artifact(folder: str | Path, kind: Kind = MODEL) -> None:
         return
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: the {kind.noun} cannot be removed ({_reason(error)}); remove it yourself, or "
-            "name another folder"
+            f"{path}: the {kind.noun} cannot be removed ({in_one_line(error)}); remove it "
+            "yourself, or name another folder"
         ) from error
     with contextlib.suppress(OSError):  # something of somebody else's is in it
         path.rmdir()
@@ -284,8 +284,8 @@ def read_manifest(folder: str | Path, kind: Kind = MODEL) -> dict[str, Any]:
         raise _closed(file) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise ArtifactError(
-            f"{folder}: cannot be opened ({_reason(error)}); give the folder that {kind.writer} "
-            "wrote"
+            f"{folder}: cannot be opened ({in_one_line(error)}); give the folder that "
+            f"{kind.writer} wrote"
         ) from error
     try:
         manifest = json.loads(content)
@@ -342,7 +342,7 @@ def _checked_file(folder: Path, entry: dict[str, Any], kind: Kind) -> Path:
     except PermissionError as error:
         raise _closed(file) from error
     except OSError as error:
-        raise _damaged(file, f"cannot be read: {error.strerror}", kind) from error
+        raise _damaged(file, f"cannot be read: {in_one_line(error)}", kind) from error
     return file
 
 
@@ -360,13 +360,9 @@ def _object(document: Any) -> dict[str, Any]:
 
 def _unwritable(folder: Path, kind: Kind, error: OSError | ValueError) -> ArtifactError:
     return ArtifactError(
-        f"{folder}: the {kind.noun} cannot be written ({_reason(error)}); "
+        f"{folder}: the {kind.noun} cannot be written ({in_one_line(error)}); "
         "choose a folder that is writable and has room"
     )
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _damaged(file: Path, what: str, kind: Kind) -> ArtifactError:

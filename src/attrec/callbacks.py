@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrec.config import Options, identity_of, option_specs
-from attrec.errors import InterruptedTraining, MissingExtraError, RequestError, first_line
+from attrec.errors import InterruptedTraining, MissingExtraError, RequestError, in_one_line
 from attrec.evaluation.evaluate import Evaluation
 from attrec.files import try_writing
 from attrec.listeners import Listener
@@ -49,7 +49,7 @@ class _Keeper(Listener):
             self._broken = True
             warnings.warn(
                 f"{self._where}: {self._name} keeps nothing more of this training "
-                f"({first_line(error)}); the training goes on",
+                f"({in_one_line(error)}); the training goes on",
                 stacklevel=2,
             )
 
@@ -103,7 +103,7 @@ class TensorBoard(_Keeper):
             try_writing(self.folder)
         except OSError as error:
             raise RequestError(
-                f"{self.folder}: cannot be written ({error.strerror or error}); name another "
+                f"{self.folder}: cannot be written ({in_one_line(error)}); name another "
                 "folder for TensorBoard"
             ) from error
 
@@ -216,7 +216,7 @@ class MLflow(_Keeper):
             raise MissingExtraError(error.name or "a library", "mlflow", purpose) from error
         except Exception as error:  # of the store's own libraries, whatever it is
             raise RequestError(
-                f"{self._where}: cannot be used as an MLflow store ({first_line(error)}); give a "
+                f"{self._where}: cannot be used as an MLflow store ({in_one_line(error)}); give a "
                 "server's address, sqlite:///FILE or a folder"
             ) from error
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from attrec.errors import ConfigError
+from attrec.errors import ConfigError, in_one_line
 
 Architecture = Literal["paper", "additive"]
 Aggregation = Literal["mean", "sum", "max", "min"]
@@ -838,7 +838,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({in_one_line(error)}); name a TOML file"
+        ) from error
     except ValueError as error:  # tomllib's own, of the encoding, of a number of 5,000 digits
         raise ConfigError(f"{path}: is not valid TOML ({error})") from error
 

@@ -83,6 +83,10 @@ class MissingExtraError(AttRecError, ImportError):
         )
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name where it says nothing."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says in one line: the system's words, or the first line of its own.
+
+    Its name where it says nothing.
+    """
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(said).splitlines()[0]

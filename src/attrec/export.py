@@ -35,7 +35,7 @@ import torch
 from attrec.artifact import MANIFEST, attrec_version
 from attrec.data.interactions import IdArray
 from attrec.data.live import LiveHistories
-from attrec.errors import ArtifactError, MissingExtraError, RequestError
+from attrec.errors import ArtifactError, MissingExtraError, RequestError, in_one_line
 from attrec.recommender import Recommender
 from attrec.request import Asked, RequestReader
 from attrec.retrieval.approximate import KINDS, check_recall, need_faiss, tune_recall
@@ -376,6 +376,6 @@ def _replaced_whole(folder: Path) -> Iterator[Path]:
 
 def _unwritable(folder: str | Path, error: OSError | ValueError) -> ArtifactError:
     return ArtifactError(
-        f"{folder}: the vectors cannot be written ({getattr(error, 'strerror', None) or error}); "
+        f"{folder}: the vectors cannot be written ({in_one_line(error)}); "
         "choose a place that is writable and has room"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrec.errors import RequestError
+from attrec.errors import RequestError, in_one_line
 
 Writer = Callable[[Path], object]
 """Writes a file at the path that it is given."""
@@ -40,7 +40,7 @@ def write_whole(file: str | Path, write: Writer) -> Path:
             written.replace(path)
     except OSError as error:
         raise RequestError(
-            f"{path}: cannot be written ({error.strerror or error}); choose a place that is "
+            f"{path}: cannot be written ({in_one_line(error)}); choose a place that is "
             "writable and has room"
         ) from error
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from attrec.cli.arguments import app
-from attrec.errors import AttRecError
+from attrec.errors import AttRecError, in_one_line
 from attrec.screen import verbatim_console
 
 # isort: split
@@ -40,7 +40,8 @@ def main() -> None:
             raise
         # A path that cannot even be looked at, of which nobody said more.
         _tell(
-            f"{error.filename}: {error.strerror}; check the path, and that this account may use it"
+            f"{error.filename}: {in_one_line(error)}; check the path, and that this account may "
+            "use it"
         )
         sys.exit(EXIT_USER_ERROR)
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import duckdb
 
-from attrec.errors import DataError
+from attrec.errors import DataError, in_one_line
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """Suffix to duckdb's name of a compression."""
@@ -163,7 +163,7 @@ def _local_files(path: Path) -> list[Path]:
 def unopened(name: str, error: OSError) -> DataError:
     """Say that the system does not open a file, or does not let this account look at it."""
     return DataError(
-        f"{name}: the file cannot be opened ({error.strerror}); check the path, and that this "
+        f"{name}: the file cannot be opened ({in_one_line(error)}); check the path, and that this "
         "account may read it"
     )
 

@@ -30,7 +30,7 @@ from attrec.errors import (
     DataError,
     InterruptedTraining,
     RequestError,
-    first_line,
+    in_one_line,
 )
 from attrec.files import write_whole
 from attrec.listeners import Listener, as_listener, told_the_end
@@ -357,7 +357,7 @@ class _Search:
     def _train(self, running: Running) -> None:
         """Run one trial, and keep how it ended."""
         ending: Ending = "finished"
-        reason = ""
+        why = ""
         told = _TrialListener(
             self._told, running, self._base.train.selection_metric,
             lambda: self._told.stop_requested() or self._budget.time_is_over(),
@@ -371,11 +371,11 @@ class _Search:
                 raise
             if isinstance(error, DataError) and running.number == 1:
                 raise  # the log is too small for the options as they are
-            ending, reason = "failed", first_line(error)
+            ending, why = "failed", in_one_line(error)
         except InterruptedTraining:
             running.end("stopped")
             raise
-        running.end(ending, reason)
+        running.end(ending, why)
 
     def _train_on(self, running: Running, told: _TrialListener) -> None:
         options = self._base.with_(**running.values)

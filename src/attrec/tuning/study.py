@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from attrec.config import Among, OptionSpec, Space, option_specs
-from attrec.errors import ArtifactError, MissingExtraError, RequestError, first_line
+from attrec.errors import ArtifactError, MissingExtraError, RequestError, in_one_line
 from attrec.files import UNFINISHED
 from attrec.listeners import Listener, Listeners
 
@@ -331,7 +331,7 @@ def _check_ours(path: Path) -> None:
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(
-        f"{path}: cannot be read as a search ({first_line(error)}); name another folder, or "
+        f"{path}: cannot be read as a search ({in_one_line(error)}); name another folder, or "
         "remove this file if nobody needs it"
     )
 
@@ -356,8 +356,7 @@ def keeping_in(folder: Path) -> Iterator[None]:
             first = first.__cause__
         raise RequestError(
             f"{folder}: the search cannot be kept there "
-            f"({getattr(first, 'strerror', None) or first_line(first)}); choose a folder that is "
-            "writable and has room"
+            f"({in_one_line(first)}); choose a folder that is writable and has room"
         ) from error
 
 
