@@ -79,3 +79,16 @@ def test_what_cannot_be_added_or_removed_is_told():
     index.remove([0, 0])
     index.remove([0])
     assert len(index) == 3
+
+
+def test_over_a_base_that_has_lost_items_no_index_is_given_twice():
+    base = SegmentedIndex(ExactIndex(torch.arange(10.0)[:, None]))
+    base.remove([0])
+    index = SegmentedIndex(base)
+    assert index.add(torch.tensor([[50.0]])).tolist() == [10]
+    assert len(index) == 10
+    queries = torch.tensor([[9.0], [50.0]], dtype=torch.float64)
+    assert index.search(queries, 2).indices.tolist() == [[9, 8], [10, 9]]
+    index.remove([0, 9])
+    assert len(index) == 9
+    assert index.search(queries, 2).indices.tolist() == [[8, 7], [10, 8]]

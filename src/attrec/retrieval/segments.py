@@ -27,9 +27,10 @@ class SegmentedIndex:
 
     def __init__(self, base: Index) -> None:
         self.base = base
-        self._base_size = len(base)
+        self._base_size, self._removed = len(base), np.zeros(0, dtype=np.int64)
+        if isinstance(base, SegmentedIndex):  # it may have given more items than are there
+            self._base_size, self._removed = base._size, base.removed
         self._added: ExactIndex | None = None
-        self._removed = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
         """Return the number of items that are there."""
