@@ -70,6 +70,10 @@ def test_what_cannot_be_added_or_removed_is_told():
     with pytest.raises(RequestError, match="item index 3 cannot be removed"):
         index.remove([1, 3])
     assert len(index) == 3
+    for fresh in (index, SegmentedIndex(index), SegmentedIndex(FaissFlat(torch.ones(3, 2)))):
+        with pytest.raises(RequestError, match="keys of 5 numbers are added to keys of 2"):
+            fresh.add(torch.zeros(1, 5))
+        assert len(fresh) == 3
     index.add(torch.zeros(1, 2))
     with pytest.raises(RequestError, match="keys of 5 numbers are added to keys of 2"):
         index.add(torch.zeros(1, 5))

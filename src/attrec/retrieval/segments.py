@@ -59,14 +59,14 @@ class SegmentedIndex:
             A key is not finite or has a norm above 1e15, or has another width than those before.
         """
         first = self._size
+        before = self._keys
+        if before is not None and keys.shape[1] != before.shape[1]:
+            raise RequestError(
+                f"keys of {keys.shape[1]} numbers are added to keys of {before.shape[1]}; "
+                "give keys of one model"
+            )
         if self._added is not None:
-            before = self._added.keys
-            if keys.shape[1] != before.shape[1]:
-                raise RequestError(
-                    f"keys of {keys.shape[1]} numbers are added to keys of {before.shape[1]}; "
-                    "give keys of one model"
-                )
-            keys = torch.cat([before, keys.to(before)])
+            keys = torch.cat([self._added.keys, keys.to(self._added.keys)])
         self._added = ExactIndex(keys)
         return np.arange(first, self._size)
 
@@ -129,6 +129,15 @@ class SegmentedIndex:
             np.concatenate([found.distances, late.distances], axis=1),
             k,
         )
+
+    @property
+    def _keys(self) -> torch.Tensor | None:
+        """Some of the keys, all of one width; None where the base does not show its own."""
+        if self._added is not None:
+            return self._added.keys
+        name = "_keys" if isinstance(self.base, SegmentedIndex) else "keys"
+        found: torch.Tensor | None = getattr(self.base, name, None)
+        return found
 
     @property
     def _size(self) -> int:
