@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import attrec
+from attrec.export import export
 from tests.command_line import run_cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "vectors.md"
@@ -107,3 +108,22 @@ def test_postgresql_with_an_index_and_the_filter_inside_gives_short_lists(ran, p
             [few, json.dumps(names["query"].tolist())],
         ).fetchall()
     assert len(found) < 6
+
+
+def test_who_has_taken_nearly_everything_gets_the_few_that_are_left(tmp_path, monkeypatch):
+    rows = [(user, (user + at) % 12, at) for user in range(24) for at in range(6 if user else 9)]
+    users, items, times = map(list, zip(*rows, strict=True))
+    log = attrec.InteractionLog.from_columns(users, items, times)
+    model = attrec.fit(log, preset="paper-sparse", embedding_dim=4, max_epochs=1).recommender
+    export(model, tmp_path / "vectors", index="flat")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for language, text in BLOCKS:
+        if "psycopg" in text:
+            break
+        if language == "python":
+            exec(compile(text, "docs/vectors.md", "exec"), names)
+    expected = [answer.item_id for answer in model.recommend(names["user"], k=10)]
+    assert len(expected) < names["K"]
+    for way in ("numpy", "faiss", "index", "duckdb"):
+        assert names[f"new_by_{way}"] == expected, way
