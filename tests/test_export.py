@@ -253,6 +253,11 @@ def test_the_command_says_what_it_wrote(one, tmp_path):
     code, text = run_cli(tmp_path, ["export", "model", "--out", "model"], columns=200)
     assert code == 2
     assert "no export of vectors" in text
+    for inside, noun in (("model/vectors", "model"), ("v/more", "vectors")):
+        code, text = run_cli(tmp_path, ["export", "model", "--out", inside], columns=200)
+        assert code == 2
+        assert f"is for the {noun} alone; give --out a place outside of it" in text
+        assert not (tmp_path / inside).exists()
 
 
 def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from attrec.cli.arguments import Json, Model, app, print_json
+from attrec.cli.places import check_file
 from attrec.screen import busy, console
 
 
@@ -28,6 +29,7 @@ def export(
     from attrec.export import export as write
     from attrec.recommender import Recommender
 
+    check_file("--out", out)
     served = Recommender.load(model)
     with busy(f"writing {out} …"):
         manifest = write(served, out, users=not items_only, index=index, recall=recall)
