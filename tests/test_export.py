@@ -277,3 +277,24 @@ def test_a_path_that_can_be_none_is_told(one, tmp_path):
         with pytest.raises(ArtifactError, match=rf"vectors cannot be written \({reason}"):
             export(one, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_that_lead_in_a_circle_are_told(one, tmp_path):
+    one.save(tmp_path / "model")
+    (tmp_path / "round").symlink_to("round")
+    for place in ("round", "round/v"):
+        with pytest.raises(ArtifactError, match="vectors cannot be written"):
+            export(one, tmp_path / place)
+        code, text = run_cli(tmp_path, ["export", "model", "--out", place], columns=200)
+        assert code == 2
+        assert "vectors cannot be written" in text
+    code, text = run_cli(tmp_path, ["update", "model", "new.csv", "--out", "round"], columns=200)
+    assert code == 2
+    assert "the model cannot be written" in text
+    log = "user,item,time\n" + "".join(f"{n % 9},{n % 7},{n}\n" for n in range(99))
+    (tmp_path / "log.csv").write_text(log)
+    for command in (["train", "log.csv", "--out"], ["data", "simulate", "mixed", "--out"]):
+        code, text = run_cli(tmp_path, [*command, "round/x"], columns=200)
+        assert code == 2
+        assert "cannot be written" in text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "model", "round"]

@@ -36,6 +36,7 @@ from attrec.artifact import MANIFEST, attrec_version
 from attrec.data.interactions import IdArray
 from attrec.data.live import LiveHistories
 from attrec.errors import ArtifactError, MissingExtraError, RequestError, in_one_line
+from attrec.files import real_path
 from attrec.recommender import Recommender
 from attrec.request import Asked, RequestReader
 from attrec.retrieval.approximate import KINDS, check_recall, need_faiss, tune_recall
@@ -109,7 +110,7 @@ def export(
         check_recall(recall)
         need_faiss()
     try:
-        path = Path(folder).resolve()
+        path = real_path(folder)
         _check_target(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise _unwritable(folder, error) from error
@@ -322,7 +323,7 @@ def _check_target(folder: Path) -> None:
     """Refuse a place that holds something that `export` did not write, or that one is in."""
     if not folder.exists():
         return
-    if Path.cwd().resolve().is_relative_to(folder.resolve()):
+    if Path.cwd().resolve().is_relative_to(folder):
         raise ArtifactError(
             f"{folder}: is the folder you are in, and an export replaces its folder as a whole; "
             "name another, such as vectors"

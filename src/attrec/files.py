@@ -46,6 +46,14 @@ def write_whole(file: str | Path, write: Writer) -> Path:
     return path
 
 
+def real_path(path: str | Path) -> Path:
+    """Return where a path leads, absolute; one whose links lead in a circle, as far as it leads.
+
+    `Path.resolve` raises RuntimeError of such a circle, before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def try_writing(folder: str | Path) -> None:
     """Raise the OSError that writing into a folder would; nothing stays there, nor a new folder.
 

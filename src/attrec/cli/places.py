@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attrec.errors import RequestError
+from attrec.files import real_path
 
 
 def check_file(flag: str, place: Path, *, reads: Iterable[str | Path | None] = ()) -> None:
@@ -26,7 +27,7 @@ def check_file(flag: str, place: Path, *, reads: Iterable[str | Path | None] = (
     """
     from attrec.artifact import kept_in
 
-    whole = place.resolve()
+    whole = real_path(place)
     for source in reads:
         if source is not None and _is_of(whole, str(source)):
             raise RequestError(
@@ -46,7 +47,7 @@ def check_outside(flag: str, place: Path | None, folder: Path, noun: str) -> Non
     ------
     RequestError
     """
-    if place is not None and place.resolve().is_relative_to(folder.resolve()):
+    if place is not None and real_path(place).is_relative_to(real_path(folder)):
         _refuse(flag, place, folder, noun)
 
 
@@ -61,4 +62,4 @@ def _is_of(place: Path, source: str) -> bool:
     if "://" in source:
         return False
     named = [Path(source), *map(Path, glob.glob(source, recursive=True))]  # noqa: PTH207 - absolute too
-    return any(place.is_relative_to(each.resolve()) for each in named)
+    return any(place.is_relative_to(real_path(each)) for each in named)

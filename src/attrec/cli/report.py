@@ -9,6 +9,7 @@ import typer
 
 from attrec.cli.arguments import Model, app
 from attrec.cli.places import check_file
+from attrec.files import real_path
 from attrec.screen import console
 
 
@@ -28,7 +29,7 @@ def report(
     from attrec.recommender import Recommender
 
     path = model / PAGE if out is None else out
-    if path.resolve() != (model / PAGE).resolve():
+    if real_path(path) != real_path(model / PAGE):
         check_file("--out", path)
     served = Recommender.load(model)
     written = write_page(served, path, name=model.resolve().name, manifest=read_manifest(model))

@@ -23,6 +23,7 @@ from attrec.cli.arguments import (
 )
 from attrec.cli.places import check_file, check_outside
 from attrec.errors import InterruptedTraining, RequestError
+from attrec.files import real_path
 from attrec.flags import with_options
 from attrec.screen import (
     console,
@@ -141,7 +142,7 @@ def _check_places(
     """Refuse, before any work, places that the saving would stumble over after it."""
     from attrec.artifact import check_target
 
-    if out.resolve() == kept.resolve():
+    if real_path(out) == real_path(kept):
         raise RequestError(f"{out}: --out and --checkpoint are one folder; give each its own")
     check_outside("--checkpoint", kept, out, "model")
     for flag, folder in curves.items():

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from attrec.cli.arguments import Json, Model, app, beside, print_json, read_source
+from attrec.files import real_path
 from attrec.flags import with_options
 from attrec.screen import console, print_log
 
@@ -52,7 +53,7 @@ def update(
     uncut = replace(served.options, data=served.options.data.uncut())
     log, known = read_source(events, items, uncut.with_(**overrides).data)
     found = take_in(served, log, items=known, untaken=untaken, room=room)
-    before = None if target.resolve() == model.resolve() else _standing(target)
+    before = None if real_path(target) == real_path(model) else _standing(target)
     replaced = None if before is None else held_by_the_other(found.recommender, before)
     found.recommender.save(target)
     if as_json:
