@@ -253,6 +253,11 @@ def test_the_command_says_what_it_wrote(one, tmp_path):
     code, text = run_cli(tmp_path, ["export", "model", "--out", "model"], columns=200)
     assert code == 2
     assert "no export of vectors" in text
+    command = ["export", "model", "--out", "other", "--recall", "0.8"]
+    code, text = run_cli(tmp_path, command, columns=200)
+    assert code == 2
+    assert "--recall is of an index; give --index" in text
+    assert not (tmp_path / "other").exists()
     for inside, noun in (("model/vectors", "model"), ("v/more", "vectors")):
         code, text = run_cli(tmp_path, ["export", "model", "--out", inside], columns=200)
         assert code == 2
