@@ -138,8 +138,9 @@ def test_requests_that_cannot_be_answered(model):
         cache.recommend(987_654)
     with pytest.raises(RequestError, match="nothing is left to rank"):
         cache.recommend(history=model.vocabulary.item_ids, session=1)
-    with pytest.raises(RequestError, match="margin = 0"):
-        CertifiedCache(model, margin=0)
+    for wrong in ({"margin": 0}, {"margin": 2.5}, {"users": "7"}, {"users": True}):
+        with pytest.raises(RequestError, match=r"(margin|users) = .*: give a whole number"):
+            CertifiedCache(model, **wrong)
 
 
 def test_a_model_that_is_replaced_in_the_middle_answers_to_its_end(model):

@@ -52,7 +52,7 @@ class CertifiedCache:
     Raises
     ------
     RequestError
-        ``margin`` or ``users`` is below 1.
+        ``margin`` or ``users`` is no whole number, or below 1.
 
     Examples
     --------

@@ -95,7 +95,7 @@ class CertifiedSearch:
     Raises
     ------
     RequestError
-        ``margin`` or ``users`` is below 1.
+        ``margin`` or ``users`` is no whole number, or below 1.
 
     Notes
     -----
@@ -144,8 +144,8 @@ class CertifiedSearch:
         moving: int | None = None,
     ) -> None:
         for name, value in (("margin", margin), ("users", users)):
-            if value < 1:
-                raise RequestError(f"{name} = {value}: give at least 1")
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise RequestError(f"{name} = {value!r}: give a whole number, at least 1")
         self.index = index
         self.margin = margin
         self.users = users
