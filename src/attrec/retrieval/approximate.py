@@ -83,6 +83,11 @@ class FaissIndex(ABC):
         """Return the number of keys."""
         return len(self.keys)
 
+    @property
+    def dimension(self) -> int:
+        """How many numbers a key has."""
+        return self.keys.shape[1]
+
     @abstractmethod
     def _built(self) -> Any:
         """Build FAISS's index of the keys."""

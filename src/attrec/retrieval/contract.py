@@ -22,6 +22,11 @@ class Index(Protocol):
         """Return the number of items that may be found."""
         ...
 
+    @property
+    def dimension(self) -> int:
+        """How many numbers a key has."""
+        ...
+
     def search(
         self,
         queries: torch.Tensor,

@@ -108,6 +108,11 @@ class ExactIndex:
         """Return the number of keys."""
         return len(self.keys)
 
+    @property
+    def dimension(self) -> int:
+        """How many numbers a key has."""
+        return self.keys.shape[1]
+
     @torch.no_grad()
     def search(
         self,

@@ -37,6 +37,11 @@ class SegmentedIndex:
         return self._size - len(self._removed)
 
     @property
+    def dimension(self) -> int:
+        """How many numbers a key has."""
+        return self.base.dimension
+
+    @property
     def removed(self) -> npt.NDArray[np.int64]:
         """(R,) int64: the indices of removed items, sorted."""
         return self._removed
@@ -59,10 +64,9 @@ class SegmentedIndex:
             A key is not finite or has a norm above 1e15, or has another width than those before.
         """
         first = self._size
-        before = self._keys
-        if before is not None and keys.shape[1] != before.shape[1]:
+        if keys.shape[1] != self.dimension:
             raise RequestError(
-                f"keys of {keys.shape[1]} numbers are added to keys of {before.shape[1]}; "
+                f"keys of {keys.shape[1]} numbers are added to keys of {self.dimension}; "
                 "give keys of one model"
             )
         if self._added is not None:
@@ -129,15 +133,6 @@ class SegmentedIndex:
             np.concatenate([found.distances, late.distances], axis=1),
             k,
         )
-
-    @property
-    def _keys(self) -> torch.Tensor | None:
-        """Some of the keys, all of one width; None where the base does not show its own."""
-        if self._added is not None:
-            return self._added.keys
-        name = "_keys" if isinstance(self.base, SegmentedIndex) else "keys"
-        found: torch.Tensor | None = getattr(self.base, name, None)
-        return found
 
     @property
     def _size(self) -> int:
