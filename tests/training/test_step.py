@@ -1,5 +1,7 @@
 """The fast steps equal the plain one, and all equal a dense step with PyTorch's Adagrad."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,17 @@ def test_an_index_outside_its_table_is_an_error_and_touches_nothing(step_class):
         step(batch._replace(negatives=outside))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     step(batch)
+
+
+@pytest.mark.parametrize("step_class", STEPS)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_projection_that_is_no_number_is_seen_in_the_loss(step_class, number):
+    # The hinge of what a ReLU made 0 of it would be a number.
+    model = network()
+    step = step_class(model, paper_training())
+    with torch.no_grad():
+        model.projection[0, 0] = number
+    assert math.isnan(float(step(batches(4, 3, count=1)[0])))
 
 
 @pytest.mark.parametrize("step_class", [NATIVE])

@@ -51,7 +51,7 @@ CLONES static int64_t NAME(windows)(const struct windows *s, int64_t from, int64
 #pragma omp simd
                 for (int64_t k = 0; k < d; k++) {
                     REAL t = z[k] + te[k];
-                    q[k] = t > 0 ? t : 0;
+                    q[k] = t <= 0 ? 0 : t; /* NaN stays NaN, and is seen in the loss */
                 }
                 if (dropout) {
                     const REAL *kept = dropout + (b * L + slots[l]) * d;
