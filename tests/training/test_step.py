@@ -153,6 +153,26 @@ def test_an_index_outside_its_table_is_an_error_and_touches_nothing(step_class):
     step(batch)
 
 
+@pytest.mark.parametrize("step_class", [NATIVE])
+def test_a_batch_whose_parts_do_not_fit_is_an_error_and_touches_nothing(step_class):
+    # The kernels would read beyond what is too short.
+    model = network()
+    step = step_class(model, paper_training())
+    before = [value.detach().clone() for value in model.parameters()]
+    batch = batches(4, 3, count=1)[0]
+    nothing = torch.full_like(batch.negatives, -1)
+    for wrong, error in (
+        (batch._replace(users=batch.users[:1]), ValueError),
+        (batch._replace(windows=batch.windows.repeat(1, 40)), ValueError),
+        (batch._replace(windows=batch.windows.repeat(40, 1)), ValueError),
+        (Batch(batch.users, batch.windows.clamp(max=-1), nothing, nothing), IndexError),
+    ):
+        with pytest.raises(error, match=r"do not fit each other|no item among its targets"):
+            step(wrong)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    step(batch)
+
+
 @pytest.mark.parametrize("step_class", STEPS)
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_projection_that_is_no_number_is_seen_in_the_loss(step_class, number):

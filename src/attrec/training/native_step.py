@@ -41,12 +41,19 @@ class NativeStep(Step):
         windows = batch.windows.contiguous()
         candidates = torch.cat([batch.targets, batch.negatives], dim=1)
         (B, L), C, d = windows.shape, candidates.shape[1], network.config.embedding_dim
+        if len(self.signal) != L or not B == len(candidates) == len(batch.users):
+            raise ValueError(
+                f"{len(batch.users)} users, windows {(B, L)} and candidates {(len(candidates), C)} "
+                f"do not fit each other, or not windows of {len(self.signal)}"
+            )
         slots = B * L
         items = group(windows, candidates, self._item_marks)
         long_items = group(candidates, None, self._item_marks)
         users = group(batch.users, None, self._user_marks)
         if len(batch.users) and int(users.places.min()) < 0:
             raise IndexError("a window of the batch has a negative user")
+        if len(batch.users) and not len(long_items.distinct):
+            raise IndexError("the batch has no item among its targets and negatives")
         X = self._rows("X", network.item_short, items.distinct)
         V = self._rows("V", network.item_long, long_items.distinct)
         U = self._rows("U", network.user_long, users.distinct)

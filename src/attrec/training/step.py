@@ -25,7 +25,7 @@ from attrec.training.optimizer import RowAdagrad, clip_rows
 
 
 class Batch(NamedTuple):
-    """What one step learns from; negative entries are padding.
+    """What one step learns from; negative entries of windows and targets are padding.
 
     Attributes
     ----------
