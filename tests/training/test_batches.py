@@ -44,6 +44,17 @@ def test_a_window_that_is_not_there_is_an_error():
 
 
 @kernels
+def test_numbers_of_another_type_are_taken():
+    # A permutation of NumPy 1 is int32 on Windows.
+    data = Sequences(Ragged.from_lists([[1, 2, 3], [4, 5]]))
+    expected = draw(data, np.array([0, 1, 2]), 2, 2, N, np.random.default_rng(0))
+    for numbers in (np.array([0, 1, 2], np.int32), np.array([0, 9, 1, 9, 2])[::2]):
+        found = draw(data, numbers, 2, 2, N, np.random.default_rng(0))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@kernels
 def test_histories_of_another_type_take_the_numpy_way():
     lists = Ragged.from_lists([[1, 2, 3], [4, 5]])
     wide = Ragged(lists.values.astype(np.int64), lists.offsets)

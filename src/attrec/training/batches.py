@@ -59,6 +59,7 @@ def draw(
     if not available() or lists.values.dtype != np.int32 or not lists.values.flags.c_contiguous:
         found = sequences.windows(numbers, window_length, num_targets)
         return *found, sample_negatives(found.targets, num_items, rng)
+    numbers = np.ascontiguousarray(numbers, dtype=np.int64)  # NumPy 1 on Windows draws int32
     *parts, ascending, free = make_windows(
         lists.values, lists.offsets, sequences.windows_before, numbers, window_length,
         num_targets, num_items,
