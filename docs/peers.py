@@ -109,9 +109,9 @@ def _how() -> list[str]:
         "others use too; the share without the judging stands beside. The project's aim is at "
         "most a third, better a tenth, of a neural peer's time to its own best validation score; "
         f"FPMC is a factorisation. {ELSEWHERE}: the peer's seconds are of another machine than "
-        f"AttRec's, so the verdict is only likely. {BY_THE_MOMENT}: AttRec's network does not "
-        "reach this score; it does once the popularity of the moment, chosen after the training, "
-        "is added.",
+        f"AttRec's, so the verdict is only likely, of a tenth least. {BY_THE_MOMENT}: AttRec's "
+        "network does not reach this score; it does once the popularity of the moment, chosen "
+        "after the training, is added.",
         "",
         "Why so, and what is unfair to whom: "
         "[decision 22](decisions/022-beside-other-libraries.md).",
