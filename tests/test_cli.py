@@ -11,9 +11,11 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import attrec
 from attrec import cli
+from attrec.artifact import LOCK
 from attrec.cli import training
 from attrec.cli.arguments import listed_items
 from attrec.config import option_specs
@@ -807,6 +809,17 @@ def test_a_page_takes_the_place_of_a_page(run, files, tmp_path, monkeypatch):
         for _ in range(2):
             code, _, err = run("report", "model", "--out", place)
             assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]])
+def test_a_second_training_is_turned_away_before_it_reads(run, files, tmp_path, fresh):
+    kept = tmp_path / "m.checkpoint"
+    kept.mkdir()
+    with FileLock(kept / LOCK):
+        code, out, err = run("train", files / "log.csv", "--out", tmp_path / "m", *fresh, *FAST)
+    assert (code, out) == (2, "")
+    assert "m.checkpoint: another training keeps its checkpoint there" in " ".join(err.split())
+    assert {path.name for path in tmp_path.iterdir()} == {"m.checkpoint"}
 
 
 def test_a_fresh_start_waits_until_the_log_is_read(run, files, tmp_path):

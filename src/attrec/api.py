@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from attrec.artifact import alone_in
 from attrec.baselines import Markov, Popularity, item_counts, recent_item_counts
 from attrec.calibration import CASES, Calibration, calibrate
 from attrec.config import Options, ProtocolConfig, chosen_options, identity_of
@@ -174,7 +175,7 @@ def fit(
     InterruptedTraining
         The listener asked to stop; the checkpoint keeps the state.
     CheckpointError
-        The checkpoint belongs to other data or options.
+        The checkpoint belongs to other data or options, or another training is at work there.
     """
     chosen = chosen_options(options, preset, config_file, overrides)
     told = as_listener(listener)
@@ -188,7 +189,7 @@ def fit(
             yield
         seconds[name] = time.perf_counter() - began
 
-    with torch_threads(chosen.train.threads), told_the_end(told):
+    with torch_threads(chosen.train.threads), told_the_end(told), alone_in(checkpoint):
         told.phase("splitting")
         with timed("reading"):
             events = as_log(log, chosen.data)

@@ -22,23 +22,27 @@ import importlib.metadata
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from attrec.errors import ArtifactError, in_one_line
+from attrec.errors import ArtifactError, CheckpointError, in_one_line
 from attrec.files import UNFINISHED, Writer, try_writing, unfinished
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 PAGE = "report.html"
 """What `attrec report` writes into the folder of a model; it goes when another model comes."""
+LOCK = ".attrec-lock"
+"""Stands in the folder of a checkpoint while a training is at work there."""
 _LOADS = 10
 """How often the reading begins, where a writer replaces what is read."""
 _DATA_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|json)")
@@ -163,6 +167,47 @@ def save_artifact(
             f"{path}: the {kind.noun}'s record cannot be written as JSON ({error}); "
             "give texts, finite numbers, lists and mappings"
         ) from error
+
+
+@contextmanager
+def alone_in(folder: str | Path | None) -> Iterator[None]:
+    """Keep every other training out of the folder of a checkpoint, where there is one.
+
+    Nothing is left behind, and a process that is killed lets go. On a file system without locks
+    nobody is kept out; what else is wrong with the folder is for its writer to say.
+
+    Raises
+    ------
+    CheckpointError
+        Another training is at work there.
+    """
+    if folder is None:
+        yield
+        return
+    path = Path(folder)
+    lock, made = None, False
+    try:
+        made = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"{path}: another training keeps its checkpoint there; wait for it, or name another "
+            "folder"
+        ) from None
+    except (OSError, ValueError, NotImplementedError):
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with contextlib.suppress(OSError):  # Windows: not while it is held
+                (path / LOCK).unlink()
+            lock.release()
+        if made:
+            with contextlib.suppress(OSError):  # a checkpoint is in it
+                path.rmdir()
 
 
 def check_target(folder: str | Path, kind: Kind = MODEL) -> None:
@@ -385,11 +430,16 @@ def _check_ours(folder: Path, kind: Kind) -> None:
             read_manifest(folder, kind)
         except ArtifactError as error:
             raise ArtifactError(f"{error}; or save to another folder") from error
-    elif not all(_DATA_NAME.fullmatch(name) or UNFINISHED.fullmatch(name) for name in names):
+    elif foreign := [name for name in names if name != LOCK and not _is_data(name)]:
         raise ArtifactError(
-            f"{folder}: holds something that is not an AttRec {kind.noun} ({min(names)}, …); give "
-            "a new or an empty folder"
+            f"{folder}: holds something that is not an AttRec {kind.noun} ({min(foreign)}, …); "
+            "give a new or an empty folder"
         )
+
+
+def _is_data(name: str) -> bool:
+    """Tell whether a file is named as `save_artifact` names one, finished or not."""
+    return bool(_DATA_NAME.fullmatch(name) or UNFINISHED.fullmatch(name))
 
 
 def _put(folder: Path, part: str, suffix: str, write: Writer) -> dict[str, Any]:
@@ -456,6 +506,5 @@ def foreign_files(folder: str | Path) -> list[Path]:
 
 def _remove_unnamed(folder: Path, keep: set[str]) -> None:
     for entry in list(folder.iterdir()):
-        ours = _DATA_NAME.fullmatch(entry.name) or UNFINISHED.fullmatch(entry.name)
-        if ours and entry.name not in keep:
+        if _is_data(entry.name) and entry.name not in keep:
             entry.unlink()

@@ -19,7 +19,7 @@ EXTRAS = {
     "frames": ("pandas", "polars", "pyarrow"),
     "sql": ("adbc_driver_postgresql", "adbc_driver_sqlite", "pyarrow"),
     "vectors": ("faiss", "pyarrow"),
-    "tune": ("optuna", "filelock"),
+    "tune": ("optuna",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
 }

@@ -103,6 +103,46 @@ def test_a_checkpoint_of_other_data_or_options_is_refused(log, tmp_path):
     fit(log, tmp_path, threads=1, checkpoint_seconds=5.0)
 
 
+class Meanwhile(attrec.Listener):
+    """Does something once, in the middle of a training."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def epoch(self, *told):
+        what, self.what = self.what, lambda: None
+        what()
+
+
+def test_one_training_at_a_time_is_in_a_folder(log, tmp_path):
+    said = []
+
+    def another():
+        with pytest.raises(CheckpointError) as caught:
+            fit(log, tmp_path / "kept")
+        said.append(str(caught.value))
+
+    found = fit(log, tmp_path / "kept", Meanwhile(another), checkpoint_seconds=0.0)
+    assert said == [
+        f"{tmp_path / 'kept'}: another training keeps its checkpoint there; wait for it, or name "
+        "another folder"
+    ]
+    assert {part.suffix for part in (tmp_path / "kept").iterdir()} == {".json", ".safetensors"}
+    assert equal(fit(log, tmp_path / "kept"), found)
+
+
+def test_a_file_system_without_locks_has_trainings_too(log, tmp_path, monkeypatch):
+    def acquire(lock, timeout):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("attrec.artifact.FileLock.acquire", acquire)
+    with pytest.raises(InterruptedTraining):
+        fit(log, tmp_path / "kept", StopAfter(3))
+    again = StopAfter(-1)
+    fit(log, tmp_path / "kept", again)
+    assert again.went_on == [(1, 3)]
+
+
 def test_a_damaged_checkpoint_is_told(log, tmp_path):
     with pytest.raises(InterruptedTraining):
         fit(log, tmp_path, StopAfter(3))

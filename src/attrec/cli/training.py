@@ -72,7 +72,7 @@ def train(
     Ctrl-C saves where the training stands; the same command goes on from there.
     """
     from attrec.api import fit
-    from attrec.artifact import CHECKPOINT, check_target, remove_artifact
+    from attrec.artifact import CHECKPOINT, alone_in, check_target, remove_artifact
     from attrec.config import Options
     from attrec.profiling import OFF, Profile
     from attrec.progress import ConsoleListener
@@ -83,19 +83,18 @@ def train(
     screen = verbatim_console(stderr=True, quiet=True) if as_json else console()
     kept = checkpoint or beside(out, "checkpoint")
     _check_places(
-        out, kept, pictures, {"--tensorboard": tensorboard, "--mlflow": _of_store(mlflow)}
+        out, kept, fresh, pictures, {"--tensorboard": tensorboard, "--mlflow": _of_store(mlflow)}
     )
     if profile is not None:
         _check_profile(profile, out, kept, reads=(log, test, items, config))
-    if not fresh:
-        check_target(kept, CHECKPOINT)
     keeping = _callbacks(tensorboard, mlflow)
     with timed.span("reading"):
         events, known, given, reading = _read(log, items, test, options.data)
     print_log(screen, events)
     if fresh:
-        remove_artifact(kept, CHECKPOINT)
-        check_target(kept, CHECKPOINT)
+        with alone_in(kept):
+            remove_artifact(kept, CHECKPOINT)
+            check_target(kept, CHECKPOINT)
     with (
         stop_on_signals(lambda said: screen.print(f"\n{said}", highlight=False)) as wish,
         ConsoleListener(screen, wish) as listener,
@@ -137,10 +136,10 @@ def _tell_what_next(screen: Console, out: Path, recommender: Any) -> None:
 
 
 def _check_places(
-    out: Path, kept: Path, pictures: Path | None, curves: Mapping[str, Path | None]
+    out: Path, kept: Path, fresh: bool, pictures: Path | None, curves: Mapping[str, Path | None]
 ) -> None:
     """Refuse, before any work, places that the saving would stumble over after it."""
-    from attrec.artifact import check_target
+    from attrec.artifact import CHECKPOINT, alone_in, check_target
 
     if real_path(out) == real_path(kept):
         raise RequestError(f"{out}: --out and --checkpoint are one folder; give each its own")
@@ -151,6 +150,9 @@ def _check_places(
     check_target(out)
     if pictures is not None and pictures.exists() and not pictures.is_dir():
         raise RequestError(f"{pictures}: is a file; give --pictures a folder")
+    with alone_in(kept):
+        if not fresh:
+            check_target(kept, CHECKPOINT)
 
 
 def _check_profile(
