@@ -206,6 +206,19 @@ def other_checkpoint(folder: Path) -> list[str]:
     return log(GOOD)(folder)
 
 
+def known_test_file(folder: Path) -> list[str]:
+    last = [line for line in GOOD.splitlines() if line.endswith("180")]
+    (folder / "test.csv").write_text("\n".join(["user,item,time", *last]))
+    return log(GOOD, "--test", str(folder / "test.csv"))(folder)
+
+
+def lists_of_other_ids(folder: Path) -> list[str]:
+    kept = saved(folder)
+    lists = folder / "lists.csv"
+    lists.write_text("user,item,rank\nu0,1.0,1\nu0,2.0,2\n")
+    return ["evaluate", str(kept), str(folder / "good.csv"), "--compare", str(lists)]
+
+
 def other_search(folder: Path) -> list[str]:
     other = attrec.simulate("mixed", num_users=20, num_items=20, events_per_user=6, seed=1)
     attrec.tune(other, folder=folder / "model", trials=1, search=["margin"], preset="paper-sparse",
@@ -317,7 +330,13 @@ CASES = [
          "there are no rows"),
     Case("a time cut that leaves nothing",
          log(HEAD + "a,x,1\nb,y,1\nc,z,1\nd,w,1\n", "--split", "global-time"),
+         "leave 3 to train on and 0 for validation"),
+    Case("a time cut through one moment",
+         log(HEAD + "".join(f"u{n % 3},i{n},1\n" for n in range(12)), "--split", "global-time"),
          "one moment holds too many"),
+    Case("a test file out of the log", known_test_file, "8 of its 8 events are in"),
+    Case("lists of other ids to compare with",
+         lists_of_other_ids, "the model has none of its 2 items, such as 1.0"),
     Case("unknown user", model("recommend", "MODEL", "nobody"), "user 'nobody' is not in"),
     Case("unknown item", model("explain", "MODEL", "nothing", "--user", "u1"), "item 'nothing'"),
     Case("all items of a history unknown", model("recommend", "MODEL", "--history", "x,y"),

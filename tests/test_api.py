@@ -113,6 +113,20 @@ def test_a_test_file_of_which_the_model_has_nothing_may_be_judged(log):
     assert "NOT the log" in attrec.evaluate(updated, known, test=met).protocol
 
 
+def test_items_that_came_by_an_update_are_named_in_the_protocol():
+    # The last event of every other user takes an item that nobody took before.
+    users, steps = np.divmod(np.arange(300), 5)
+    items = np.where((steps == 4) & (users % 2 == 0), 20 + users % 3, (users + steps) % 12)
+    log = InteractionLog.from_columns(users, items, np.arange(300))
+    model = attrec.fit(log, **SMALL).recommender
+    assert "NOT the" not in attrec.evaluate(model, log).protocol
+    updated = update(model, log).recommender
+    words = attrec.evaluate(updated, log).protocol
+    assert "NOT the catalogue of the training: test events may have been learnt from" in words
+    newest = InteractionLog.from_columns(users[:40], items[40:80], 1000 + np.arange(40))
+    assert "NOT the" not in attrec.evaluate(updated, log, test=newest).protocol
+
+
 def test_a_model_of_the_training_part_alone_is_judged_with_its_own_baselines(log):
     once = attrec.fit(log, **SMALL, retrain=False)
     again = attrec.evaluate(once.recommender, log)

@@ -30,6 +30,14 @@ def fashionable(num_users=400, num_items=60, events=5000, seed=0):
     return InteractionLog.from_columns(rng.integers(0, num_users, events), items, times)
 
 
+@pytest.mark.parametrize(("users", "tried"), [(29, False), (30, True)])
+def test_a_handful_of_events_chooses_nothing(users, tried):
+    log = fashionable(num_users=users, events=40 * users)
+    result = attrec.fit(log, **{**SMALL, "max_epochs": 1}, retrain=False)
+    assert result.counts["validation_users"] == users
+    assert bool(result.recommender.record["recent_popularity"]) is tried
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=30),
     st.floats(0.5, 20),

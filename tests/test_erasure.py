@@ -243,6 +243,20 @@ def test_a_late_item_is_theirs_where_nobody_else_says_anything_of_it(trained, tm
         now.recommend("newcomer")
 
 
+def test_an_item_that_went_says_as_little_after_the_next_update(trained):
+    users, items = ["newcomer", WHO, "newcomer"], ["brochure", "brochure", "i3"]
+    late = InteractionLog.from_columns(users, items, BASE + 1e6 + np.arange(3.0))
+    served = update(trained, late, items=kinds()).recommender
+    now = forget(served, WHO).recommender
+    more = InteractionLog.from_columns(["u7"], ["i9"], [BASE + 2e6])
+    later = update(now, more, items=kinds()).recommender
+    lists = [model.recommend("newcomer", k=20) for model in (served, now, later)]
+    came, went, stayed = [[answer.item_id for answer in answers] for answers in lists]
+    assert went == stayed
+    assert [a.distance for a in lists[1]] == pytest.approx([a.distance for a in lists[2]])
+    assert came != went or lists[0] != lists[1]
+
+
 def test_observed_events_go_too(trained):
     served = update(trained, late_events(), items=kinds()).recommender
     for user in (WHO, "u8"):

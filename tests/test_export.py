@@ -223,6 +223,7 @@ def test_what_cannot_be_had_is_told_before_anything_is_written(one, tmp_path, mo
     for arguments, error, message in (
         ({"index": "tree"}, RequestError, "choose one of flat, ivf, hnsw"),
         ({"index": "ivf", "recall": 2.0}, RequestError, "above 0 and at most 1"),
+        ({"recall": 0.99}, RequestError, "recall = 0.99: is of an index; choose one with it"),
     ):
         with pytest.raises(error, match=message):
             export(one, tmp_path / "v", **arguments)
@@ -253,10 +254,10 @@ def test_the_command_says_what_it_wrote(one, tmp_path):
     code, text = run_cli(tmp_path, ["export", "model", "--out", "model"], columns=200)
     assert code == 2
     assert "no export of vectors" in text
-    command = ["export", "model", "--out", "other", "--recall", "0.8"]
+    command = ["export", "model", "--out", "other", "--recall", "0.99"]
     code, text = run_cli(tmp_path, command, columns=200)
     assert code == 2
-    assert "--recall is of an index; give --index" in text
+    assert "recall = 0.99: is of an index; choose one with it" in text
     assert not (tmp_path / "other").exists()
     for inside, noun in (("model/vectors", "model"), ("v/more", "vectors")):
         code, text = run_cli(tmp_path, ["export", "model", "--out", inside], columns=200)

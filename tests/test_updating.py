@@ -191,6 +191,49 @@ def test_updated_models_are_saved_and_updated_again(served, tmp_path):
     assert (again.summary.unplaced, again.summary.folded_in) == (0, 2)
 
 
+def test_newcomers_do_not_push_out_what_is_known_of_a_new_item(served):
+    """Whoever takes it first of all says nothing of it, however many do."""
+    before = update(served, batch(served)).recommender
+    users = [f"first{number}" for number in range(120)]
+    times = BASE + 5e6 + np.arange(len(users))
+    first = InteractionLog.from_columns(users, ["novelty"] * len(users), times)
+    found = update(before, first)
+    assert (found.summary.folded_in, found.summary.unplaced) == (1, 0)
+    assert found.recommender.recommend("first0", k=5)
+    assert "novelty" in [answer.item_id for answer in found.recommender.recommend("u149", k=99)]
+
+
+def test_nothing_known_is_the_same_for_everybody_without_a_row(served):
+    log = InteractionLog.from_columns(
+        ["u0", "nobody"], ["unheard of"] * 2, BASE + 5e6 + np.arange(2)
+    )
+    found = served.recommend_batch(log=log, k=2)
+    has_row = hasattr(served.network, "user_long")
+    assert found.left_out.tolist() == (["nobody"] if has_row else ["nobody", "u0"])
+    assert set(found.user_id) == ({"u0"} if has_row else set())
+
+
+def test_what_is_left_without_an_event_may_say_nothing(served):
+    events = InteractionLog.from_columns(["later"] * 2, ["secret", "i3"], [BASE + 3e6, BASE + 4e6])
+    found = update(served, events).recommender.explain("later", "i5", without=True)
+    without_secret, without_the_other = found.without
+    assert without_secret.rank is not None
+    assert (without_the_other.distance, without_the_other.rank) == (None, None)
+    alone = served.explain(history=["i3"], item="i5", without=True).without[0]
+    assert (alone.rank is None) is hasattr(served.network, "user_long")
+
+
+@pytest.mark.parametrize("room", ["0.5", float("nan"), True])
+def test_a_room_that_is_no_share_is_refused(served, room):
+    with pytest.raises(RequestError, match="room"):
+        update(served, batch(served), room=room)
+
+
+def test_a_room_of_any_kind_of_number_is_saved(served, tmp_path):
+    update(served, batch(served), room=np.float32(0.25)).recommender.save(tmp_path / "model")
+    assert attrec.load(tmp_path / "model").record["room"] == 0.25
+
+
 def test_an_item_of_which_nothing_is_known_is_in_no_list(served):
     found = update(served, InteractionLog.from_columns(["later"], ["secret"], [BASE + 3e6]))
     assert (found.summary.unplaced, found.summary.unplaced_ids) == (1, ("secret",))

@@ -351,7 +351,7 @@ def evaluate(
 def _what_differs(
     recommender: Recommender, split: Split, config: ProtocolConfig, given: InteractionLog | None
 ) -> str | None:
-    """Say what is not as it was in the training: the ``log``, or where it is cut; else None."""
+    """Say what is not as in the training: the ``log``, its ``cut``, the ``catalogue``; or None."""
     record = recommender.record
     fingerprint = record.get("log_fingerprint")
     if fingerprint is not None and fingerprint != split.log.fingerprint():
@@ -359,7 +359,11 @@ def _what_differs(
     now_given = given is not None
     # A test file is a cut of its own, whatever the options say.
     then = None if record.get("given_test_file", now_given) else recommender.options.protocol.cut
-    return None if then == (None if now_given else config.cut) else "cut"
+    if then != (None if now_given else config.cut):
+        return "cut"
+    # The keys of items that came in by an update are made of all their events.
+    vocabulary = recommender.vocabulary
+    return "catalogue" if vocabulary.num_items > vocabulary.num_trained_items else None
 
 
 def _has_none_of(recommender: Recommender, log: InteractionLog) -> bool:

@@ -21,6 +21,8 @@ from attrec.retrieval.vectors import NetworkScorer
 
 CASES = 4096
 """Validation events that are asked, evenly spread."""
+_FEWEST = 30
+"""Validation events, of which a standard error can be told."""
 _STANDARD_ERRORS = 2.0
 _ROWS = 64
 """Events whose distances stay in cache while offset after offset is added."""
@@ -51,7 +53,7 @@ def calibrate(
 
     Every half-life is tried with every weight. The best is taken if its gain over no popularity, in
     pairs of events, is more than two standard errors: chance alone then seldom moves a log that has
-    no use for it.
+    no use for it. Fewer than 30 events say nothing of that, and nothing is tried.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def calibrate(
     options : Options
         The metric is ``selection_metric``.
     """
-    if sequences.times is None or len(cases) == 0:
+    if sequences.times is None or len(cases) < _FEWEST:
         return Calibration(None, [])
     items = sequences.histories.values
     moments, offsets = [], [np.zeros(network.num_items)]

@@ -84,7 +84,8 @@ class ForgetSummary:
         if others:
             lines.append(
                 f"{_count(len(others), 'item')} that others took too ({_some(others)}) had vectors "
-                "that were made of them alone: in no list until the next update."
+                "that were made of them alone: in no list, and passed over in the histories of "
+                "those others, until the next update."
             )
         if self.updates:
             lines.append(
@@ -125,10 +126,15 @@ def forget(
 
     Their ids, their histories with all times, and their rows of U go. Of an item that came after
     the training the vectors go if they were made of these users alone, whoever else took it; no
-    list holds it until an update knows more of it. Everybody else is answered bit for bit as
-    before, but for those items (with ``drop_lone_items``, for all items that went). The tables that
-    all share have learnt from these users, as the offsets of the popularity of the moment and the
-    vectors of later items have counted them: an update reckons those anew, a retraining the tables.
+    list holds it, and it says nothing of whoever took it, until an update knows more of it.
+    Everybody else is answered bit for bit as before, but for those items and those who took one
+    (with ``drop_lone_items``, for all items that went). The tables that all share have learnt from
+    these users, as the offsets of the popularity of the moment and the vectors of later items have
+    counted them: an update reckons those anew, a retraining the tables.
+
+    Whose events made the vectors of a later item is told from today's histories. An event that was
+    observed since the last update passes for one that they were made of, so where events are
+    observed, update first and forget then.
 
     From the record go the fingerprints of files without times: of a file with one event anybody
     could find out by trying what stands in it. Such a file is then no longer recognised when it is

@@ -55,6 +55,7 @@ LEFT_OVER = re.compile(r"\..+\.[0-9a-f]{32}\.(tmp|old)")
 _USERS_AT_ONCE = 1024
 _BLOCKS_A_GROUP = 16
 _NUMBERS_AT_ONCE = 1 << 23
+_RECALL = 0.99
 _TUNED_ON = 1000
 """Queries, drawn from all of them, by which recall is measured."""
 
@@ -67,7 +68,7 @@ def export(
     *,
     users: bool = True,
     index: str | None = None,
-    recall: float = 0.99,
+    recall: float | None = None,
 ) -> dict[str, Any]:
     """Write the vectors of a model, whole or not at all.
 
@@ -85,9 +86,9 @@ def export(
         are left out; so are, always, new items of which nothing is known yet.
     index : {"flat", "ivf", "hnsw"}, optional
         Build this FAISS index.
-    recall : float, 0 < recall ≤ 1
+    recall : float, 0 < recall ≤ 1, optional
         What share of the 50 nearest items the index must find; its parameters are chosen so, on
-        queries of this model.
+        queries of this model. 0.99 unless given.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def export(
     Raises
     ------
     RequestError
-        There is no such index, or it does not reach the recall.
+        There is no such index, it does not reach the recall, or a recall is given without one.
     ArtifactError
         The folder holds something else, or cannot be written.
     MissingExtraError
@@ -107,8 +108,11 @@ def export(
     if index is not None:
         if index not in KINDS:
             raise RequestError(f"index = {index!r}: choose one of {', '.join(KINDS)}")
-        check_recall(recall)
         need_faiss()
+    if recall is not None:
+        if index is None:
+            raise RequestError(f"recall = {recall!r}: is of an index; choose one with it, as ivf")
+        check_recall(recall)
     try:
         path = real_path(folder)
         _check_target(path)
@@ -127,7 +131,8 @@ def export(
             manifest["users"]["seen"] = seen
         if index is not None:
             built = KINDS[index](keys)
-            tune_recall(built, ExactIndex(keys), _drawn(recommender, asked, keys), recall)
+            wanted = _RECALL if recall is None else recall
+            tune_recall(built, ExactIndex(keys), _drawn(recommender, asked, keys), wanted)
             manifest["index"] = {"file": "items.faiss", **built.save(unfinished / "items.faiss")}
         manifest["files"] = {file.name: _entry(file) for file in sorted(unfinished.iterdir())}
         _write_json(unfinished / MANIFEST, manifest, indent=2)
@@ -199,8 +204,13 @@ def _items(
 
 def _everybody(recommender: Recommender) -> Asked:
     """Return all users of whom something is known to rank by."""
-    unplaced = recommender.network.unplaced.cpu().numpy()
-    reader = RequestReader(recommender.vocabulary, LiveHistories(recommender.histories), unplaced)
+    network = recommender.network
+    reader = RequestReader(
+        recommender.vocabulary,
+        LiveHistories(recommender.histories),
+        network.unplaced.cpu().numpy(),
+        network.num_users,
+    )
     everybody = reader.many(None, None)
     return everybody.take(np.flatnonzero(reader.answerable(everybody)))
 

@@ -164,7 +164,8 @@ def _additive(
             new_contexts[asked] = expected_rows(contexts[rows], z, at)
     # From no trained event at all nothing can be predicted.
     placed = np.flatnonzero((told | (events > 0)) & (len(before) > 0))
-    new_keys[np.setdiff1d(np.arange(count), placed)] = 0.0
+    unknown = np.setdiff1d(np.arange(count), placed)
+    new_keys[unknown], new_contexts[unknown] = 0.0, 0.0
     folded = at_moment(trained.with_items(new_contexts, new_keys, described), sequences, moment)
     if len(placed):
         shown = np.append(np.arange(len(keys)), len(keys) + placed)

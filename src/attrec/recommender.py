@@ -755,7 +755,7 @@ class Recommender:
 
     @property
     def _requests(self) -> RequestReader:
-        return RequestReader(self.vocabulary, self._live, self._unplaced)
+        return RequestReader(self.vocabulary, self._live, self._unplaced, self.network.num_users)
 
     @property
     def _aggregation(self) -> str:
@@ -972,7 +972,9 @@ class Recommender:
         key = bare_keys(self.network, np.array([item]), dtype=torch.float64)[0]
         apart = distances_to_key(queries, key, self._index.blocks).cpu().numpy()
         distances = (apart * weights).sum(axis=1)
-        known = self._requests.answerable(everyone) | isinstance(self.network, AdditiveNetwork)
+        # A history of nothing has an intent of its own; one of unknown items says nothing.
+        of_nothing = (everyone.histories.lengths == 0) & isinstance(self.network, AdditiveNetwork)
+        known = self._requests.answerable(everyone) | of_nothing
         return int(ranks[0]), tuple(
             Absence(
                 self._item_id(history[place]),

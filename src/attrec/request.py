@@ -99,11 +99,14 @@ class RequestReader:
     histories : LiveHistories
     unplaced : (n,) int64
         Items that nothing is known of: they say nothing of whoever took them.
+    user_rows : int
+        How many users, the first ones, have a row of the network to rank by.
     """
 
     vocabulary: Vocabulary
     histories: LiveHistories
     unplaced: Indices
+    user_rows: int
 
     def one(self, user: int | str | None, history: Ids | None) -> Asked:
         """Read the request of one user, one history, or a user with another history.
@@ -206,9 +209,9 @@ class RequestReader:
         return np.concatenate(sides), np.concatenate(shares)
 
     def answerable(self, asked: Asked) -> npt.NDArray[np.bool_]:
-        """(n,) bool: there is a trained row or a history to rank by."""
-        trained = (asked.user_index >= 0) & (asked.user_index < self.vocabulary.num_trained_users)
-        return trained | (self._telling(asked.histories).lengths > 0)
+        """(n,) bool: there is a row of the user or a history to rank by."""
+        has_row = (asked.user_index >= 0) & (asked.user_index < self.user_rows)
+        return has_row | (self._telling(asked.histories).lengths > 0)
 
     def items(self, items: Ids) -> Indices:
         """Return the indices of items that must all be known.

@@ -29,6 +29,7 @@ from attrec.model.prior import Attributes, unknown
 from attrec.new_items import fold_in_items
 from attrec.popularity import at_moment
 from attrec.recommender import Recommender
+from attrec.request import number
 
 _SHOWN = 5
 """Ids that a summary names."""
@@ -146,7 +147,7 @@ def update(
     ConfigError
         ``items`` lacks a column that was learnt from, or has vectors of another size.
     """
-    room = recommender.record.get("room") if room is None else room
+    room = recommender.record.get("room") if room is None else number("room", room)
     items = as_items(items)
     _check_room(untaken, room)
     if not isinstance(log, InteractionLog):

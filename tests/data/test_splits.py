@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,7 +90,38 @@ def test_global_time_by_hand():
 
 def test_one_moment_cannot_be_cut():
     with pytest.raises(DataError, match="one moment holds too many"):
-        global_time(log_of([("u", "a", 1), ("v", "b", 1), ("u", "c", 1)]))
+        global_time(log_of([("u", "a", 1), ("v", "b", 1), ("u", "c", 1)]), 0.4, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "words"),
+    [
+        ((0.5, 0.5), "test_fraction = 0.5 and validation_fraction = 0.5 leave 0 to train on"),
+        ((0.2, 0.01), "of its 20 events .* leave 16 to train on and 0 for validation; choose"),
+    ],
+)
+def test_fractions_that_leave_nothing_of_a_part_are_told(fractions, words):
+    log = log_of([("u", "abcdefghij"[t % 10], t) for t in range(20)])
+    with pytest.raises(DataError, match=words):
+        global_time(log, *fractions)
+    assert "the last 12.5% of events, validation = the 30% before" in (
+        global_time(log, 0.125, 0.3).protocol
+    )
+
+
+def test_test_events_that_are_learnt_from_are_told():
+    train = log_of([("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 3), ("v", "b", 3)])
+    for behind, told in (
+        ([("u", "c", 9), ("v", "b", 4)], None),  # the same items, at other times
+        ([("u", "c", 9), ("v", "b", 3), ("u", "b", 3)], "; 1 of the 3 test events are learnt from"),
+    ):
+        words = given_files(train, log_of(behind)).protocol
+        assert words.endswith("is for validation") if told is None else told in words
+    most = log_of([("u", "b", 2), ("v", "b", 3), ("v", "c", 5)])
+    with pytest.raises(DataError, match=r"2 of its 3 events are in .* too, .*; take them out of"):
+        given_files(train, most)
+    untimed = [replace(log, timestamps=None) for log in (train, most)]
+    assert len(given_files(*untimed).test) == 2
 
 
 def test_given_files_by_hand():
@@ -107,7 +140,8 @@ def test_split_log_follows_the_configuration():
     log = log_of([("u", item, t) for t, item in enumerate("abcdef")] * 4)
     assert "leave-last-2" in split_log(log, ProtocolConfig(held_out_events=2)).protocol
     assert "global time" in split_log(log, ProtocolConfig(split="global-time")).protocol
-    assert "given files" in split_log(log, ProtocolConfig(), log).protocol
+    later = log_of([("u", "a", 9)])
+    assert "given files" in split_log(log, ProtocolConfig(), later).protocol
 
 
 @pytest.mark.parametrize(

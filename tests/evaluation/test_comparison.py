@@ -77,6 +77,19 @@ def test_lists_are_read_in_the_encoding_that_is_asked_for(tmp_path):
     assert found.systems["other.csv"].metrics["coverage@2"]["mean"] == 2 / 4
 
 
+def test_lists_of_other_ids_are_told(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("user,item,rank\na,1.0,1\nb,2.0,1\n")
+    with pytest.raises(DataError, match=r"none of its 2 items, such as 1.0, .* such as x; write"):
+        ranked(path, cases_of("x", "z"))
+    path.write_text("user,item,rank\na,1.0,1\na,x,2\nb,2.0,1\nb,1.0,2\n")
+    found = ranked(path, cases_of("x", "z"))
+    assert found.in_words.endswith(", 2 of its 3 items are not in the catalogue")
+    assert found.ranking.ranks.values.tolist() == [2, MISSED]
+    path.write_text("user,item,rank\na,y,1\na,x,2\n")
+    assert "not in the catalogue" not in ranked(path, cases_of("x")).in_words
+
+
 def test_unknown_items_keep_their_place_and_repeats_their_first(tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("user,item,rank\na,q,1\na,w,2\na,y,3\na,y,4\na,x,5\n")

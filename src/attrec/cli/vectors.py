@@ -9,10 +9,7 @@ import typer
 
 from attrec.cli.arguments import Json, Model, app, print_json
 from attrec.cli.places import check_file
-from attrec.errors import RequestError
 from attrec.screen import busy, console
-
-_RECALL = 0.99
 
 
 @app.command()
@@ -22,8 +19,9 @@ def export(
                                       "replaced.", show_default=False)],
     index: Annotated[str | None, typer.Option(metavar="KIND", help="Build a FAISS index, too: "
                      "flat, ivf or hnsw.", show_default=False)] = None,
-    recall: Annotated[float, typer.Option(metavar="SHARE", help="What share of the 50 nearest "
-                      "items the index must find: its parameters are chosen by it.")] = _RECALL,
+    recall: Annotated[float | None, typer.Option(metavar="SHARE", help="What share of the 50 "
+                      "nearest items the index must find: its parameters are chosen by it; 0.99 "
+                      "unless given.", show_default=False)] = None,
     items_only: Annotated[bool, typer.Option("--items-only", help="Leave out the users' queries "
                                              "and what they took.")] = False,
     as_json: Json = False,
@@ -32,8 +30,6 @@ def export(
     from attrec.export import export as write
     from attrec.recommender import Recommender
 
-    if index is None and recall != _RECALL:
-        raise RequestError("--recall is of an index; give --index ivf or --index hnsw with it")
     check_file("--out", out)
     served = Recommender.load(model)
     with busy(f"writing {out} …"):

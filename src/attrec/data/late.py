@@ -59,10 +59,10 @@ def late_events(sequences: Sequences, trained: int, length: int) -> LateEvents:
     # The newest events of an item come first, and only so many of them are read.
     when = places if sequences.times is None else sequences.times[places]
     order = np.lexsort((-when, items))
-    number = np.arange(len(order)) - np.searchsorted(items[order], items[order])
     starts, stops = known.offsets[users], old_before[places]
-    some = (stops > starts)[order] & (number < EVENTS_OF_AN_ITEM)
-    chosen = order[some]
+    order = order[(stops > starts)[order]]
+    number = np.arange(len(order)) - np.searchsorted(items[order], items[order])
+    chosen = order[number < EVENTS_OF_AN_ITEM]
     starts, stops = np.maximum(starts, stops - length)[chosen], stops[chosen]
     lengths = stops - starts
     places = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())

@@ -76,7 +76,7 @@ def merge_events(
     if log.timestamps is not None:
         before = sequences.times if sequences.times is not None else np.zeros(0)
         times = np.concatenate([before, log.timestamps[order]])
-        kept = ~_repeated(users, items, times, is_new)
+        kept = ~repeated(users, items, times, is_new)
         times = times[kept]
     else:
         kept = ~_beginning(old, users, items, is_new)
@@ -137,16 +137,16 @@ def with_missing(log: InteractionLog, more: InteractionLog) -> InteractionLog:
     if both.timestamps is None:
         return both
     is_more = np.arange(len(both)) >= len(log)
-    return both.take(~_repeated(both.user_codes, both.item_codes, both.timestamps, is_more))
+    return both.take(~repeated(both.user_codes, both.item_codes, both.timestamps, is_more))
 
 
-def _repeated(
+def repeated(
     users: npt.NDArray[np.integer],
     items: npt.NDArray[np.integer],
     times: npt.NDArray[np.float64],
     is_new: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
-    """(E,) flags: new events of which an old equal one is there."""
+    """(E,) flags: new events of which an equal old one is there, each old one counted once."""
     order = np.lexsort((is_new, times, items, users))  # of equal events the old ones come first
     same = np.zeros(len(order), dtype=bool)
     a, b = order[1:], order[:-1]

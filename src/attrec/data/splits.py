@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from attrec.config import ProtocolConfig
 from attrec.data.interactions import InteractionLog, concatenate
+from attrec.data.merging import repeated
 from attrec.data.ragged import Ragged
 from attrec.errors import DataError
 
@@ -144,8 +145,16 @@ def global_time(
         )
     times = np.sort(log.timestamps)
     last = len(times) - 1
-    test_cut = times[last - int(last * test_fraction)]
-    validation_cut = times[last - int(last * (test_fraction + validation_fraction))]
+    in_test = int(last * test_fraction)
+    behind = int(last * (test_fraction + validation_fraction))
+    if behind >= last or behind == in_test:
+        raise DataError(
+            f"{log.source}: of its {len(log)} events test_fraction = {test_fraction:g} and "
+            f"validation_fraction = {validation_fraction:g} leave {max(0, last - behind)} to train "
+            f"on and {behind - in_test} for validation; choose others, or take split = "
+            "leave-last-out"
+        )
+    test_cut, validation_cut = times[last - in_test], times[last - behind]
     if not times[0] < validation_cut < test_cut:
         raise DataError(
             f"{log.source}: one moment holds too many of its {len(log)} events for a cut into "
@@ -157,22 +166,28 @@ def global_time(
     return ordered.split(
         (row_times >= validation_cut) & (row_times < test_cut),
         row_times >= test_cut,
-        f"global time: test = the last {test_fraction:.0%} of events, validation = the "
-        f"{validation_fraction:.0%} before, target = a user's first event after the cut",
+        f"global time: test = the last {100 * test_fraction:g}% of events, validation = the "
+        f"{100 * validation_fraction:g}% before, target = a user's first event after the cut",
         {},
         first_target_only=True,
     )
 
 
 def given_files(train: InteractionLog, test: InteractionLog) -> Split:
-    """Judge on a given test file; validation is each user's last training event."""
+    """Judge on a given test file; validation is each user's last training event.
+
+    Raises
+    ------
+    DataError
+        The file is empty, or most of its events are in the training file too.
+    """
     if len(test) == 0:
         raise DataError(
             f"{test.source}: holds no event to be judged on; give a test file with some"
         )
     log = concatenate(train, test)
-    is_test = np.zeros(len(log), dtype=bool)
-    is_test[len(train) :] = True
+    is_test = np.arange(len(log)) >= len(train)
+    words = _in_both(train, test, log, is_test)
     ordered = _Ordered(log, behind=is_test)
     in_test = is_test[ordered.order]
     train_lengths = np.bincount(log.user_codes[: len(train)], minlength=log.num_users)
@@ -183,9 +198,25 @@ def given_files(train: InteractionLog, test: InteractionLog) -> Split:
         in_validation,
         in_test,
         "given files: the test file's events are the targets, each user's last training event "
-        "is for validation",
+        f"is for validation{words}",
         {},
     )
+
+
+def _in_both(
+    train: InteractionLog, test: InteractionLog, both: InteractionLog, is_test: Flags
+) -> str:
+    """Say how many test events are learnt from, too; raise where that is most of them."""
+    if both.timestamps is None:  # nobody can tell an event from its repetition
+        return ""
+    again = repeated(both.user_codes, both.item_codes, both.timestamps, is_test)
+    count = int(again.sum())
+    if 2 * count > len(test):
+        raise DataError(
+            f"{test.source}: {count:,} of its {len(test):,} events are in {train.source} too, and "
+            "would be learnt from; take them out of one of the two"
+        )
+    return f"; {count:,} of the {len(test):,} test events are learnt from, too" if count else ""
 
 
 class _Ordered:

@@ -17,7 +17,7 @@ from attrec.data.ragged import Ragged
 from attrec.data.reading import column_names, read_ordered
 from attrec.data.text_files import existing_file
 from attrec.data.vocabulary import UNKNOWN, Vocabulary
-from attrec.errors import UnknownIdError
+from attrec.errors import DataError, UnknownIdError
 from attrec.evaluation.metrics import MISSED
 from attrec.evaluation.ranking import Ranking
 
@@ -85,10 +85,23 @@ def rank_in_lists(
     top_k : int
         Length of the lists kept for coverage and novelty, that of the longest list at most; -1
         stands for an unknown item there.
+
+    Raises
+    ------
+    DataError
+        The vocabulary has none of the items.
     """
     order = lists.time_order()
+    items_of = _as_items(lists.item_ids, vocabulary)
+    unknown = int((items_of == UNKNOWN).sum())
+    if 0 < unknown == len(items_of):
+        raise DataError(
+            f"{lists.source}: the model has none of its {unknown:,} items, such as "
+            f"{lists.item_ids[0]!s}, while its own are such as {vocabulary.item_ids[0]!s}; write "
+            "the ids as the log has them"
+        )
     by_user = Ragged.from_lengths(
-        _as_items(lists.item_ids, vocabulary)[lists.item_codes[order]],
+        items_of[lists.item_codes[order]],
         np.bincount(lists.user_codes, minlength=lists.num_users),
     )
     # As text: the file may hold as numbers what the log holds as strings, or the other way round.
@@ -119,6 +132,8 @@ def rank_in_lists(
     )
     if missing:
         words += f", {missing:,} judged users have no list and count as misses"
+    if unknown:
+        words += f", {unknown:,} of its {len(items_of):,} items are not in the catalogue"
     return ComparedLists(
         Ranking(Ragged(ranks, cases.targets.offsets), top), shortest, longest, missing, words
     )

@@ -119,6 +119,11 @@ class AdditiveNetwork(nn.Module):
         self.eval()  # a training step turns dropout on for itself
 
     @property
+    def num_users(self) -> int:
+        """0: no user has a row."""
+        return 0
+
+    @property
     def num_items(self) -> int:
         """N: trained items, and those that came later."""
         return len(self.item_key) + len(self.folded_key)
