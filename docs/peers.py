@@ -22,6 +22,8 @@ SHOWN = {"hit_rate@10": "HR@10", TARGET: "NDCG@10"}
 """The metrics whose differences from AttRec are shown."""
 LIMITS = (1 / 3, 1 / 10)
 """AttRec's shares of a peer's time to the same validation score: what must be, and the aim."""
+_THE_SAME = (("row", "row"), ("config", "config"), ("curve", "curves"))
+"""What an AttRec is told by, on the accuracy page and beside a peer."""
 ELSEWHERE = "†"
 """Marks a verdict on seconds of two machines."""
 BY_THE_MOMENT = "‡"
@@ -452,8 +454,10 @@ def of_the_network(curve: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def _cost_of_attrec(of: Found | None) -> Found | None:
     """Return what the AttRec beside a peer cost, where that is the one of the accuracy page."""
-    found = (row for row in rows("accuracy") if of and row["row"] == of["row"])
-    return next((row["cost"] for row in found if of and row["config"] == of["config"]), None)
+    for row in rows("accuracy"):
+        if of and all(row[ours] == of[theirs] for ours, theirs in _THE_SAME):
+            return row["cost"]
+    return None
 
 
 def _to_the_same(

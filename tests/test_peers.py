@@ -415,18 +415,22 @@ def test_the_page_marks_what_was_cut_and_what_was_not_reproduced(place, monkeypa
             {"machine": {"processor": "a Z80"}, "date": "1976-07-01", "commit": "first"}
         ],
     }  # fmt: skip
-    beside = measured("walks.leave-last-out.good")["attrec"]["config"]
-    results.write_row("accuracy", rows[0].attrec, {"config": beside, "cost": cost})
+    beside = measured("walks.leave-last-out.good")["attrec"]
+    ours = {"config": beside["config"], "curve": beside["curves"], "cost": cost}
+    results.write_row("accuracy", rows[0].attrec, ours)
+    assert not peers.missing(rows[0])
     text = page.peers_page()
     (attrecs,) = [line for line in text.splitlines() if "attrec, mean of 2" in line]
     assert attrecs.endswith("| 7,000 |")
     assert attrecs.split("|")[3].strip() == "1.5"
     assert ", AttRec on one of a Z80. " in text
     # What another AttRec cost says nothing of this one.
-    results.write_row("accuracy", rows[0].attrec, {"config": {}, "cost": cost})
-    text = page.peers_page()
-    assert "attrec, mean of 2" not in text
-    assert "Z80" not in text
+    for other in ({"config": {}}, {"curve": beside["curves"][::-1]}):
+        results.write_row("accuracy", rows[0].attrec, {**ours, **other})
+        text = page.peers_page()
+        assert "attrec, mean of 2" not in text
+        assert "Z80" not in text
+    assert peers.missing(rows[0])
     quick = {"options": {"max_epochs": 1}}
     other = {name: {**row, **quick} for name, row in accuracy.read_rows().items()}
     monkeypatch.setattr(accuracy, "read_rows", lambda: other)

@@ -323,12 +323,18 @@ def _of_lists(evaluation: dict[str, Any], with_attrec: bool) -> dict[str, Any]:
 
 
 def missing(row: Row) -> bool:
-    """Answer whether a row has no result, or one of another declaration or another AttRec."""
+    """Answer whether a row has no result, or one of another declaration or another AttRec.
+
+    The same AttRec trained again, on another machine perhaps, is another: its seconds differ.
+    """
     found = read_row("peers", row.name)
     if found is None or found["published"] != row.published:
         return True
     now = declared(row)
-    return {name: found["peer"].get(name) for name in now} != now or beside_another(row, found)
+    if {name: found["peer"].get(name) for name in now} != now or beside_another(row, found):
+        return True
+    beside, ours = found["attrec"], read_row("accuracy", row.attrec) if row.attrec else None
+    return beside is not None and ours is not None and ours["curve"] != beside["curves"]
 
 
 def beside_another(row: Row, found: Mapping[str, Any]) -> bool:
