@@ -818,7 +818,7 @@ def test_a_second_training_is_turned_away_before_it_reads(run, files, tmp_path, 
     with FileLock(kept / LOCK):
         code, out, err = run("train", files / "log.csv", "--out", tmp_path / "m", *fresh, *FAST)
     assert (code, out) == (2, "")
-    assert "m.checkpoint: another training keeps its checkpoint there" in " ".join(err.split())
+    assert "another training keeps its checkpoint there; wait for it" in " ".join(err.split())
     assert {path.name for path in tmp_path.iterdir()} == {"m.checkpoint"}
 
 
