@@ -22,8 +22,6 @@ SHOWN = {"hit_rate@10": "HR@10", TARGET: "NDCG@10"}
 """The metrics whose differences from AttRec are shown."""
 LIMITS = (1 / 3, 1 / 10)
 """AttRec's shares of a peer's time to the same validation score: what must be, and the aim."""
-_THE_SAME = (("row", "row"), ("config", "config"), ("curve", "curves"))
-"""What an AttRec is told by, on the accuracy page and beside a peer."""
 ELSEWHERE = "†"
 """Marks a verdict on seconds of two machines."""
 BY_THE_MOMENT = "‡"
@@ -455,8 +453,9 @@ def of_the_network(curve: list[dict[str, float]]) -> list[dict[str, float]]:
 def _cost_of_attrec(of: Found | None) -> Found | None:
     """Return what the AttRec beside a peer cost, where that is the one of the accuracy page."""
     for row in rows("accuracy"):
-        if of and all(row[ours] == of[theirs] for ours, theirs in _THE_SAME):
-            return row["cost"]
+        if of and row["row"] == of["row"]:
+            same = row["config"] == of["config"] and row["curve"] == of["curves"]
+            return row["cost"] if same else None
     return None
 
 

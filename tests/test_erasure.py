@@ -251,10 +251,10 @@ def test_an_item_that_went_says_as_little_after_the_next_update(trained):
     more = InteractionLog.from_columns(["u7"], ["i9"], [BASE + 2e6])
     later = update(now, more, items=kinds()).recommender
     lists = [model.recommend("newcomer", k=20) for model in (served, now, later)]
-    came, went, stayed = [[answer.item_id for answer in answers] for answers in lists]
+    went, stayed = [[answer.item_id for answer in answers] for answers in lists[1:]]
     assert went == stayed
     assert [a.distance for a in lists[1]] == pytest.approx([a.distance for a in lists[2]])
-    assert came != went or lists[0] != lists[1]
+    assert lists[0] != lists[1]
 
 
 def test_observed_events_go_too(trained):

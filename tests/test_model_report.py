@@ -362,19 +362,22 @@ def test_a_model_without_record_and_titles(models, name):
         assert words in page.text
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_user_without_history(models, name):
-    model = models[name]
+def without_the_history_of_4(model):
     lists = [history.tolist() for history in model.histories.histories]
     lists[4] = []
-    bare = Recommender(
-        model.network, model.vocabulary, Sequences(Ragged.from_lists(lists)), model.options
-    )
-    if name == "additive":  # without a row there is nothing to rank by
-        everybody = people.chosen_users(bare, most=model.vocabulary.num_users)
-        assert everybody
-        assert 4 not in everybody
-        return
+    histories = Sequences(Ragged.from_lists(lists))
+    return Recommender(model.network, model.vocabulary, histories, model.options)
+
+
+def test_a_user_with_neither_row_nor_history_is_not_shown(models):
+    bare = without_the_history_of_4(models["additive"])
+    everybody = people.chosen_users(bare, most=bare.vocabulary.num_users)
+    assert everybody
+    assert 4 not in everybody
+
+
+def test_a_user_without_history(models):
+    bare = without_the_history_of_4(models["paper"])
     assert people.chosen_users(bare)[0] == 4
     page = Reader(page_of(bare))
     assert "Has no history that the model knows." in page.text

@@ -333,8 +333,8 @@ def missing(row: Row) -> bool:
     now = declared(row)
     if {name: found["peer"].get(name) for name in now} != now or beside_another(row, found):
         return True
-    beside, ours = found["attrec"], read_row("accuracy", row.attrec) if row.attrec else None
-    return beside is not None and ours is not None and ours["curve"] != beside["curves"]
+    ours = read_row("accuracy", row.attrec)
+    return bool(ours and found["attrec"] and ours["curve"] != found["attrec"]["curves"])
 
 
 def beside_another(row: Row, found: Mapping[str, Any]) -> bool:

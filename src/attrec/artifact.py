@@ -30,12 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from attrec.errors import ArtifactError, CheckpointError, in_one_line
-from attrec.files import UNFINISHED, Writer, try_writing, unfinished
+from attrec.files import UNFINISHED, Writer, locked, try_writing, unfinished
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -185,19 +184,14 @@ def alone_in(folder: str | Path | None) -> Iterator[None]:
         yield
         return
     path = Path(folder)
+    busy = CheckpointError(
+        f"{path}: another training keeps its checkpoint there; wait for it, or name another folder"
+    )
     lock, made = None, False
-    try:
+    with contextlib.suppress(OSError, ValueError, NotImplementedError):
         made = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CheckpointError(
-            f"{path}: another training keeps its checkpoint there; wait for it, or name another "
-            "folder"
-        ) from None
-    except (OSError, ValueError, NotImplementedError):
-        lock = None
+        lock = locked(path / LOCK, busy)
     try:
         yield
     finally:

@@ -34,11 +34,10 @@ import torch
 
 from attrec.artifact import MANIFEST, attrec_version
 from attrec.data.interactions import IdArray
-from attrec.data.live import LiveHistories
 from attrec.errors import ArtifactError, MissingExtraError, RequestError, in_one_line
 from attrec.files import real_path
 from attrec.recommender import Recommender
-from attrec.request import Asked, RequestReader
+from attrec.request import Asked
 from attrec.retrieval.approximate import KINDS, check_recall, need_faiss, tune_recall
 from attrec.retrieval.index import ExactIndex
 from attrec.retrieval.vectors import item_keys, long_term_width, query_vectors
@@ -204,15 +203,9 @@ def _items(
 
 def _everybody(recommender: Recommender) -> Asked:
     """Return all users of whom something is known to rank by."""
-    network = recommender.network
-    reader = RequestReader(
-        recommender.vocabulary,
-        LiveHistories(recommender.histories),
-        network.unplaced.cpu().numpy(),
-        network.num_users,
-    )
-    everybody = reader.many(None, None)
-    return everybody.take(np.flatnonzero(reader.answerable(everybody)))
+    rows = np.flatnonzero(recommender.answerable)
+    names, histories = recommender.vocabulary.user_ids[rows], recommender.histories.histories
+    return Asked(names, rows, histories.take(rows))
 
 
 def _users(folder: Path, recommender: Recommender, asked: Asked, width: int) -> dict[str, Any]:

@@ -9,8 +9,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attrec.errors import RequestError, in_one_line
+from attrec.errors import AttRecError, RequestError, in_one_line
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 Writer = Callable[[Path], object]
 """Writes a file at the path that it is given."""
@@ -66,6 +70,26 @@ def try_writing(folder: str | Path) -> None:
         pass
     if made:
         path.rmdir()
+
+
+def locked(file: Path, busy: AttRecError) -> BaseFileLock:
+    """Take the lock of a file, until it is released or the process ends.
+
+    Raises
+    ------
+    AttRecError
+        ``busy``: another process has it.
+    OSError, NotImplementedError
+        The file system gives none.
+    """
+    from filelock import FileLock, Timeout  # not where nothing is locked: it brings asyncio
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise busy from None
+    return lock
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def test_a_file_system_without_locks_has_trainings_too(log, tmp_path, monkeypatc
     def acquire(lock, timeout):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr("attrec.artifact.FileLock.acquire", acquire)
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
     with pytest.raises(InterruptedTraining):
         fit(log, tmp_path / "kept", StopAfter(3))
     again = StopAfter(-1)

@@ -45,13 +45,13 @@ from attrec.tuning.study import (
     Running,
     Study,
     Trial,
-    alone_in,
     best_of,
     check_folder,
     check_holds_only,
     keeping_in,
     need_optuna,
     of_the_trials,
+    searching_in,
 )
 
 BEST, TABLE, PICTURE, CHECKPOINT_FOLDER = "best.toml", "trials.csv", "tuning.png", "running"
@@ -239,7 +239,7 @@ def remove_tuning(folder: str | Path) -> None:
     if path.exists():
         files = (BEST, TABLE, PICTURE, *STUDY_FILES)
         check_holds_only(path, (*files, CHECKPOINT_FOLDER))
-        with keeping_in(path), alone_in(path):
+        with keeping_in(path), searching_in(path):
             remove_artifact(path / CHECKPOINT_FOLDER, CHECKPOINT)
             for name in files:
                 (path / name).unlink(missing_ok=True)

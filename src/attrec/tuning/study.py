@@ -15,11 +15,12 @@ import numpy as np
 
 from attrec.config import Among, OptionSpec, Space, option_specs
 from attrec.errors import ArtifactError, MissingExtraError, RequestError, in_one_line
-from attrec.files import UNFINISHED
+from attrec.files import UNFINISHED, locked
 from attrec.listeners import Listener, Listeners
 
 if TYPE_CHECKING:
     import optuna
+    from filelock import BaseFileLock
 
 STUDY = "study.db"
 _LOCK = "study.lock"
@@ -183,7 +184,7 @@ class Study:
         check_folder(self.folder)
         with keeping_in(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = alone_in(self.folder)
+            self._lock = searching_in(self.folder)
             try:
                 self._open()
                 self._claim(dict(first))
@@ -360,7 +361,7 @@ def keeping_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def alone_in(folder: Path) -> Any:
+def searching_in(folder: Path) -> BaseFileLock:
     """Keep other processes out until the lock is released, at the end of a ``with`` or by name.
 
     Raises
@@ -368,16 +369,8 @@ def alone_in(folder: Path) -> Any:
     RequestError
         Another process is there.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RequestError(
-            f"{folder}: another process searches there; wait for it, or name another folder"
-        ) from None
-    return lock
+    busy = f"{folder}: another process searches there; wait for it, or name another folder"
+    return locked(folder / _LOCK, RequestError(busy))
 
 
 def need_optuna() -> Any:
